@@ -1,0 +1,321 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { Logger, run as runWorker, runMigrations } from 'graphile-worker'
+import type pg from 'pg'
+import { PgBoss } from 'pg-boss'
+import { createTrunkline, type Delivery, type DeliveryOutcome, type Sink, type Trunkline } from '../src/index.ts'
+import type { BenchmarkContext, Figure } from './support/benchmark.ts'
+import { withClient } from './support/server.ts'
+import { median, quantile } from './support/statistics.ts'
+
+export const name = 'relay'
+export const summary = 'drained events a second and commit-to-delivery latency, beside graphile-worker and pg-boss'
+
+/** Longest wait for one thing, in milliseconds. */
+const deadlineMs = 300_000
+
+/** One way to tell others of a committed row. */
+interface Contender {
+  readonly name: string
+  /** Writes `count` events, a transaction each 100. */
+  fill(client: pg.Client, count: number): Promise<void>
+  /** Writes one, in the transaction that is open on the client. */
+  emit(client: pg.Client, payload: object): Promise<void>
+  /** Consumes into a handler that does nothing else but this. */
+  consume(onEvent: (payload: { at?: number }) => void): Promise<{ stop(): Promise<void> }>
+}
+
+/** Confirms everything at once. */
+class NothingSink implements Sink {
+  readonly name = 'nothing:'
+  readonly batchSizeMax = 500
+  readonly #onEvent: (payload: { at?: number }) => void
+
+  constructor(onEvent: (payload: { at?: number }) => void) {
+    this.#onEvent = onEvent
+  }
+
+  start(): Promise<void> {
+    return Promise.resolve()
+  }
+
+  stop(): Promise<void> {
+    return Promise.resolve()
+  }
+
+  deliver(batch: readonly Delivery[]): Promise<readonly DeliveryOutcome[]> {
+    for (const { change } of batch) this.#onEvent(change.payload as { at?: number })
+    return Promise.resolve(batch.map(() => undefined))
+  }
+}
+
+async function trunklineOn(url: string): Promise<Contender & AsyncDisposable> {
+  const trunkline: Trunkline = createTrunkline({ url })
+  await trunkline.migrate()
+  return {
+    name: 'trunkline',
+    fill: async (client, count) =>
+      fillInParts(
+        client,
+        count,
+        `select trunkline.emit('order', 'k' || n % 1000, 'placed', jsonb_build_object('n', n, 'note', 'leave it with the neighbour')) from generate_series($1::integer, $2) as n`,
+      ),
+    emit: async (client, payload) => {
+      await trunkline.emit(client, { topic: 'order', key: 'latency', type: 'placed', payload })
+    },
+    consume: async (onEvent) => {
+      const relay = trunkline.relay({ name: 'bench', topics: ['order'], sink: new NothingSink(onEvent) })
+      await relay.start()
+      return relay
+    },
+    [Symbol.asyncDispose]: () => trunkline.stop(),
+  }
+}
+
+async function workerOn(url: string, title: string, settings: object): Promise<Contender> {
+  await runMigrations({ connectionString: url })
+  return {
+    name: title,
+    fill: async (client, count) =>
+      fillInParts(
+        client,
+        count,
+        `select graphile_worker.add_job('noop', json_build_object('n', n, 'note', 'leave it with the neighbour')) from generate_series($1::integer, $2) as n`,
+      ),
+    emit: async (client, payload) => {
+      await client.query("select graphile_worker.add_job('noop', $1::json)", [JSON.stringify(payload)])
+    },
+    consume: async (onEvent) => {
+      const runner = await runWorker({
+        noHandleSignals: true,
+        taskList: { noop: (payload) => onEvent(payload as { at?: number }) },
+        preset: { worker: { connectionString: url, logger: quietLogger, ...settings } },
+      })
+      return { stop: () => runner.stop() }
+    },
+  }
+}
+
+async function bossOn(url: string): Promise<Contender & AsyncDisposable> {
+  const boss = new PgBoss({ connectionString: url, max: 12, supervise: false, schedule: false, useListenNotify: true })
+  boss.on('error', (error) => console.error(`  pg-boss: ${error.message}`))
+  await boss.start()
+  await boss.createQueue('noop', { notify: true, partition: true })
+  return {
+    name: 'pg-boss',
+    fill: async (_client, count) => {
+      for (let n = 0; n < count; n += 500) {
+        await boss.insert(
+          'noop',
+          Array.from({ length: Math.min(500, count - n) }, (_, m) => ({
+            data: { n: n + m, note: 'leave it with the neighbour' },
+          })),
+        )
+      }
+    },
+    emit: async (client, payload) => {
+      await boss.send('noop', payload, {
+        db: { executeSql: (text: string, values?: unknown[]) => client.query(text, values) },
+      })
+    },
+    consume: async (onEvent) => {
+      const id = await boss.work<{ at?: number }>(
+        'noop',
+        { batchSize: 100, pollingIntervalSeconds: 0.5, localConcurrency: 8, burstWhenBatchFull: true },
+        (jobs) => {
+          for (const { data } of jobs) onEvent(data)
+          return Promise.resolve()
+        },
+      )
+      return { stop: async () => boss.offWork('noop', { id, wait: true }) }
+    },
+    [Symbol.asyncDispose]: () => boss.stop({ graceful: false }),
+  }
+}
+
+async function fillInParts(client: pg.Client, count: number, text: string): Promise<void> {
+  for (let n = 0; n < count; n += 100) await client.query(text, [n, Math.min(count, n + 100) - 1])
+}
+
+/** Says nothing: thousands of jobs a second would be thousands of lines. */
+const quietLogger = new Logger(() => () => undefined)
+
+export async function run(context: BenchmarkContext): Promise<readonly Figure[]> {
+  const worker = { concurrentJobs: 24, maxPoolSize: 12 }
+  const batched = { ...worker, localQueue: { size: 200 }, completeJobBatchDelay: 0, failJobBatchDelay: 0 }
+  const [own, plainUrl, batchedUrl, bossUrl] = [
+    await context.createDatabase(),
+    await context.createDatabase(),
+    await context.createDatabase(),
+    await context.createDatabase(),
+  ]
+  await using trunkline = await trunklineOn(own)
+  // It calls gen_random_uuid(), which a server has without an extension from 13 on.
+  await using boss = context.version === '12' ? undefined : await bossOn(bossUrl)
+  const contenders = [
+    { url: own, contender: trunkline, count: 60_000 },
+    { url: plainUrl, contender: await workerOn(plainUrl, 'graphile-worker', worker), count: 3_000 },
+    { url: batchedUrl, contender: await workerOn(batchedUrl, 'graphile-worker, batched', batched), count: 10_000 },
+    ...(boss === undefined ? [] : [{ url: bossUrl, contender: boss, count: 10_000 }]),
+  ]
+  const drained = new Map<string, number[]>()
+  const latencies = new Map<string, number[]>()
+  const rounds = context.isQuick ? 1 : 3
+  for (let round = 0; round < rounds; round += 1) {
+    for (const { url, contender, count } of contenders) {
+      const { name: who } = contender
+      const perSecond = await drainRate(url, contender, context.isQuick ? count / 2 : count)
+      drained.set(who, [...(drained.get(who) ?? []), perSecond])
+      const ms = await latency(url, contender, context.isQuick ? 30 : 100)
+      latencies.set(who, [...(latencies.get(who) ?? []), ...ms])
+      context.progress(`${who}: ${Math.round(perSecond)} events/s, p50 ${median(ms).toFixed(1)} ms`)
+    }
+  }
+  return [...compared(drained, latencies), ...(await backlogCost(context))]
+}
+
+function compared(drained: ReadonlyMap<string, number[]>, latencies: ReadonlyMap<string, number[]>): Figure[] {
+  const rate = (who: string): number => median(drained.get(who) ?? [])
+  const own = rate('trunkline')
+  const targets = new Map([
+    ['graphile-worker', 10],
+    ['pg-boss', 3],
+  ])
+  const ratios = [...drained.keys()].slice(1).map((who): Figure => {
+    const target = targets.get(who)
+    return {
+      name: `drained: trunkline / ${who}`,
+      value: own / rate(who),
+      unit: 'ratio',
+      target: target === undefined ? undefined : { atLeast: target },
+    }
+  })
+  const rates = [...drained].map(([who, values]): Figure => ({
+    name: `drained: ${who}`,
+    value: median(values),
+    unit: 'per second',
+    spread: [Math.min(...values), Math.max(...values)],
+  }))
+  const times = [...latencies].flatMap(([who, values]): Figure[] => [
+    {
+      name: `p50 commit to delivery: ${who}`,
+      value: median(values),
+      unit: 'ms',
+      target: who === 'trunkline' ? { atMost: 5 } : undefined,
+    },
+    { name: `p95 commit to delivery: ${who}`, value: quantile(values, 0.95), unit: 'ms' },
+  ])
+  return [...ratios, ...rates, ...times]
+}
+
+/** Events a second from the first to the last, of a backlog that was there before. */
+async function drainRate(url: string, contender: Contender, count: number): Promise<number> {
+  await withClient(url, (client) => contender.fill(client, count))
+  const all = Promise.withResolvers<void>()
+  let [seen, first, last] = [0, 0, 0]
+  const consumer = await contender.consume(() => {
+    seen += 1
+    if (seen === 1) first = performance.now()
+    if (seen < count) return
+    last = performance.now()
+    all.resolve()
+  })
+  try {
+    await withDeadline(all.promise, `${contender.name} drains ${count} events`)
+  } finally {
+    await consumer.stop()
+  }
+  return (count - 1) / ((last - first) / 1_000)
+}
+
+/** Milliseconds from COMMIT to the handler, of events that come alone. */
+async function latency(url: string, contender: Contender, samples: number): Promise<number[]> {
+  let hear: ((at: number) => void) | undefined
+  const consumer = await contender.consume(() => hear?.(performance.now()))
+  const found: number[] = []
+  try {
+    await withClient(url, async (client) => {
+      for (let sample = -5; sample < samples; sample += 1) {
+        await delay(40 + 20 * Math.random())
+        const heard = new Promise<number>((resolve) => {
+          hear = resolve
+        })
+        await client.query('begin')
+        await contender.emit(client, { sample })
+        const start = performance.now()
+        await client.query('commit')
+        const end = await withDeadline(heard, `${contender.name} delivers one event`)
+        if (sample >= 0) found.push(end - start)
+      }
+    })
+  } finally {
+    await consumer.stop()
+  }
+  return found
+}
+
+/** What a delivery costs at the beginning of a small and of a large backlog. */
+async function backlogCost(context: BenchmarkContext): Promise<Figure[]> {
+  const [small, large] = [10_000, context.isQuick ? 200_000 : 2_000_000]
+  const measured = 8_000
+  const rates: number[][] = []
+  for (const backlog of [small, large]) {
+    const url = await context.createDatabase()
+    await using trunkline = await trunklineOn(url)
+    await withClient(url, async (client) => {
+      for (let n = 0; n < backlog; n += 10_000) {
+        await client.query(
+          "select trunkline.emit('order', 'k' || n % 1000, 'placed', jsonb_build_object('n', n)) from generate_series($1::integer, $2) as n",
+          [n, n + 9_999],
+        )
+      }
+    })
+    context.progress(`wrote a backlog of ${backlog}`)
+    const found: number[] = []
+    for (let round = 0; round < 5; round += 1) found.push(await rateOfFirst(url, measured, round))
+    rates.push(found)
+    await withClient(url, (client) => client.query('drop schema trunkline cascade'))
+    void trunkline
+  }
+  const [atSmall = [], atLarge = []] = rates.map((found) => found.map((perSecond) => 1_000_000 / perSecond))
+  return [
+    {
+      name: `one delivery at a backlog of ${large} / of ${small}`,
+      value: median(atLarge) / median(atSmall),
+      unit: 'ratio',
+      target: { atMost: 1.3 },
+    },
+    { name: `one delivery at ${small}`, value: median(atSmall), unit: 'us' },
+    { name: `one delivery at ${large}`, value: median(atLarge), unit: 'us' },
+  ]
+}
+
+/** A relay of a new name reads from the beginning each time. */
+async function rateOfFirst(url: string, count: number, round: number): Promise<number> {
+  const trunkline = createTrunkline({ url })
+  const enough = Promise.withResolvers<void>()
+  let [seen, first, last] = [0, 0, 0]
+  const sink = new NothingSink(() => {
+    seen += 1
+    if (seen === 1) first = performance.now()
+    if (seen !== count) return
+    last = performance.now()
+    enough.resolve()
+  })
+  await trunkline.relay({ name: `round ${round}`, topics: ['order'], sink }).start()
+  await withDeadline(enough.promise, 'the relay delivers')
+  await trunkline.stop()
+  return (count - 1) / ((last - first) / 1_000)
+}
+
+async function withDeadline<Value>(promise: Promise<Value>, what: string): Promise<Value> {
+  const controller = new AbortController()
+  const late = delay(deadlineMs, undefined, { signal: controller.signal, ref: false }).then(() => {
+    throw new Error(`Expected that within ${deadlineMs} ms ${what}.`)
+  })
+  late.catch(() => undefined)
+  try {
+    return await Promise.race([promise, late])
+  } finally {
+    controller.abort()
+  }
+}

@@ -1,0 +1,86 @@
+-- Appends events to a stream, in the caller's transaction, and returns the stream's version after them.
+--
+-- stream: 'order-17': aggregate type and id, divided by the first '-'.
+-- expected_version: the version that the stream must have (0: it must not exist), or as text 'any', 'no-stream',
+--   'stream-exists' or a number. Anything else raises TL010, with stream, expected and actual in DETAIL as JSON.
+-- events: {type, payload, id, schemaVersion, metadata} or a list of them; only type is needed. The same ids again are
+--   answered with the first result.
+--
+-- Two of one name in this file: the second is the first for numbers.
+create or replace function :"schema".append(stream text, expected_version text, events jsonb) returns bigint
+language plpgsql
+security definer
+set search_path = pg_catalog, :"schema", pg_temp
+as $function$
+declare
+  divider constant integer := position('-' in stream);
+  list constant jsonb := case when jsonb_typeof(events) = 'object' then jsonb_build_array(events) else events end;
+  place text;
+  wrong text;
+  prepared json;
+  result record;
+begin
+  if coalesce(stream, '') = '' or divider = 1 then
+    raise exception using errcode = 'TL005', message = format('append: the stream is %L, expected ''type-id''', stream),
+      hint = 'For example: select append(''order-17'', ''no-stream'', ''{"type": "created", "payload": {}}'').';
+  end if;
+  if expected_version is null or expected_version !~ '^(any|no-stream|stream-exists|[0-9]{1,18})$' then
+    raise exception using errcode = 'TL005',
+      message = format('append to %s: the expected version is %L', stream, expected_version),
+      hint = 'Expected a number from 0 on, ''any'', ''no-stream'' or ''stream-exists''.';
+  end if;
+  if jsonb_typeof(list) is distinct from 'array' or list = '[]' then
+    raise exception using errcode = 'TL005',
+      message = format('append to %s: events are %s', stream, case when list = '[]' then 'an empty list' else 'a JSON ' || coalesce(jsonb_typeof(list), 'null') end),
+      hint = 'Pass an object with type and payload, or a list of such objects.';
+  end if;
+  select e.ordinal, p.problem into place, wrong
+  from jsonb_array_elements(list) with ordinality as e (value, ordinal)
+  cross join lateral (
+    select case
+      when jsonb_typeof(e.value) <> 'object' then 'is a JSON ' || jsonb_typeof(e.value) || ', expected an object'
+      when jsonb_typeof(e.value -> 'type') is distinct from 'string' or e.value ->> 'type' = '' then 'has no type'
+      when jsonb_typeof(e.value -> 'metadata') not in ('object', 'null') then 'has metadata that is a JSON ' || jsonb_typeof(e.value -> 'metadata')
+      when e.value ->> 'schemaVersion' !~ '^[1-9][0-9]{0,8}$' then 'has a schemaVersion that is no number from 1 on'
+      when e.value ->> 'id' !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then 'has an id that is no uuid'
+    end as problem
+  ) as p
+  where p.problem is not null
+  order by e.ordinal
+  limit 1;
+  if wrong is not null then
+    raise exception using errcode = 'TL005', message = format('append to %s: event %s %s', stream, place, wrong),
+      hint = 'An event is {"type": "created", "payload": {}}, and may have id (a uuid), schemaVersion and metadata (an object).';
+  end if;
+
+  select json_agg(json_build_object(
+      'id', coalesce(e.value ->> 'id', event_id()::text),
+      'type', e.value -> 'type',
+      'schema_version', e.value -> 'schemaVersion',
+      'payload', e.value -> 'payload',
+      'metadata', e.value -> 'metadata'
+    ) order by e.ordinal)
+  into prepared
+  from jsonb_array_elements(list) with ordinality as e (value, ordinal);
+  select * into result
+  from append_events(
+    case when divider = 0 then stream else left(stream, divider - 1) end,
+    case when divider = 0 then '' else substr(stream, divider + 1) end,
+    case expected_version when 'any' then -1 when 'stream-exists' then -2 when 'no-stream' then 0 else expected_version::bigint end,
+    jsonb_array_length(list),
+    prepared
+  );
+  return result.first_version + jsonb_array_length(list) - 1;
+end
+$function$;
+
+create or replace function :"schema".append(stream text, expected_version bigint, events jsonb) returns bigint
+language sql
+volatile
+security definer
+set search_path = pg_catalog, :"schema", pg_temp
+as $function$
+  select append($1, $2::text, $3)
+$function$;
+
+revoke execute on function :"schema".append(text, text, jsonb), :"schema".append(text, bigint, jsonb) from public;

@@ -1,0 +1,106 @@
+-- Appends events to one stream, in the caller's transaction. What append() and the library call.
+--
+-- in_expected: the version that the stream must have (0: it must not exist), -1 any, -2 any but none.
+-- in_events: a list of {id, type, schema_version, payload, metadata}; in_count: how many, at least one.
+--
+-- Two writers of one version meet in the unique index: the second waits there for the first, and then has written nothing
+-- ("on conflict do nothing", rows are counted), which needs no subtransaction. Writers without an expected version queue on a
+-- lock of the stream before they read its end, so that they do not fail. Invariants E1 to E6 of docs/events.md.
+create or replace function :"schema".append_events(
+  in_type text,
+  in_id text,
+  in_expected bigint,
+  in_count integer,
+  in_events json,
+  -- Version of the first event.
+  out first_version bigint,
+  -- Positions in order, as text with commas.
+  out positions text,
+  out created_at timestamptz,
+  -- The same events had been appended before: this is what that gave.
+  out is_repeated boolean
+)
+language plpgsql
+-- Writers need no right to the table.
+security definer
+set search_path = pg_catalog, :"schema", pg_temp
+as $function$
+#variable_conflict use_column
+declare
+  tail bigint;
+  tail_at timestamptz;
+  written integer;
+begin
+  is_repeated := false;
+  if in_expected < 0 then
+    perform pg_advisory_xact_lock(hashtextextended(in_type || '-' || in_id, 7));
+  end if;
+  loop
+    if in_expected <> 0 then
+      select e.version, e.created_at into tail, tail_at
+      from event as e
+      where e.aggregate_type = in_type and e.aggregate_id = in_id
+      order by e.version desc
+      limit 1;
+      -- The stream is not as expected, or the events are repeated.
+      exit when coalesce(tail, 0) <> in_expected and in_expected <> -1 and (in_expected <> -2 or tail is null);
+    end if;
+    first_version := coalesce(tail, 0) + 1;
+    created_at := greatest(tail_at, date_trunc('milliseconds', clock_timestamp()));
+
+    if in_count = 1 then
+      insert into event (id, aggregate_type, aggregate_id, version, type, schema_version, payload, metadata, created_at)
+      select e.id, in_type, in_id, append_events.first_version, e.type, coalesce(e.schema_version, 1), coalesce(e.payload, 'null'),
+        coalesce(e.metadata, '{}'), append_events.created_at
+      from json_to_recordset(in_events) as e (id uuid, type text, schema_version integer, payload json, metadata jsonb)
+      on conflict do nothing
+      returning position into positions;
+      get diagnostics written = row_count;
+    else
+      -- The first row decides: whoever has written it owns the versions after it.
+      with e as materialized (
+        select * from rows from (
+          json_to_recordset(in_events) as (id uuid, type text, schema_version integer, payload json, metadata jsonb)
+        ) with ordinality as r (id, type, schema_version, payload, metadata, ordinal)
+      ), first as (
+        insert into event (id, aggregate_type, aggregate_id, version, type, schema_version, payload, metadata, created_at)
+        select e.id, in_type, in_id, append_events.first_version, e.type, coalesce(e.schema_version, 1), coalesce(e.payload, 'null'),
+          coalesce(e.metadata, '{}'), append_events.created_at
+        from e where e.ordinal = 1
+        on conflict do nothing
+        returning position, version
+      ), rest as (
+        insert into event (id, aggregate_type, aggregate_id, version, type, schema_version, payload, metadata, created_at)
+        select e.id, in_type, in_id, append_events.first_version + e.ordinal - 1, e.type, coalesce(e.schema_version, 1),
+          coalesce(e.payload, 'null'), coalesce(e.metadata, '{}'), append_events.created_at
+        from e where e.ordinal > 1 and exists (select from first)
+        order by e.ordinal
+        on conflict do nothing
+        returning position, version
+      )
+      select string_agg(w.position::text, ',' order by w.version), count(*) into positions, written
+      from (select * from first union all select * from rest) as w;
+    end if;
+
+    if written = in_count then
+      if wake_mode() <> 'off' and (
+        wake_mode() = 'always' or somebody_sleeps(1953658222, wake_key('event'::regclass::oid::bigint))
+      ) then
+        perform pg_notify((select i.channel from installation as i), '');
+      end if;
+      return;
+    end if;
+    -- A writer with an expected version was faster than one without: after it, then. Unless an id is taken.
+    exit when in_expected >= 0 or written > 0 or exists (
+      select from event as k
+      join json_to_recordset(in_events) as e (id uuid) on e.id = k.id
+    );
+  end loop;
+
+  -- Tells the first result when these very events are there, raises otherwise.
+  select r.first_version, r.positions, r.created_at, true into first_version, positions, created_at, is_repeated
+  from append_repeated(in_type, in_id, in_expected, in_count, in_events, coalesce(positions, '')) as r;
+end
+$function$;
+
+revoke execute on function :"schema".append_events from public;

@@ -1,0 +1,32 @@
+-- Changes when the rows of a captured table may have changed without a trigger telling (partitions
+-- attached, detached, dropped, truncated), when its name, columns or key did, or when its capture did.
+-- PL/pgSQL, because it keeps its plan: as a SQL function it would be planned at each call.
+create or replace function :"schema".table_fingerprint(table_oid oid) returns text
+language plpgsql
+stable
+set search_path = pg_catalog, :"schema", pg_temp
+as $function$
+begin
+  return (
+    select md5(concat_ws('|',
+      (select concat_ws(' ', c.relnamespace, c.relname) from pg_class as c where c.oid = table_oid),
+      (select string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod), ',' order by a.attnum)
+        from pg_attribute as a where a.attrelid = table_oid and a.attnum > 0 and not a.attisdropped),
+      (select i.indkey::text from pg_index as i where i.indrelid = table_oid and i.indisprimary),
+      -- A partition that came later has no trigger on TRUNCATE (32), which gives it another file.
+      (select string_agg(concat_ws(' ', t.relation, c.relfilenode), ',' order by t.relation)
+        from table_tree(table_oid) as t
+        left join pg_class as c on c.oid = t.relation and not t.is_root
+          and not exists (select from pg_trigger as g where g.tgrelid = t.relation and g.tgtype & 32 <> 0)),
+      (select string_agg(i.inhparent::text, ',' order by i.inhparent) from pg_inherits as i where i.inhrelid = table_oid),
+      (select concat_ws(' ', t.id, t.captured, t.rows, t.exclude, t.filter, t.wake, t.key_columns) from topic as t where t.relation = table_oid),
+      (select string_agg(concat_ws(' ', g.tgrelid, g.tgname, g.tgenabled), ',' order by g.tgrelid, g.tgname)
+        from pg_trigger as g join pg_proc as p on p.oid = g.tgfoid
+        where g.tgrelid in (select t.relation from table_tree(table_oid) as t)
+          and p.pronamespace = (select l.relnamespace from pg_class as l where l.oid = 'log'::regclass))
+    ))
+  );
+end
+$function$;
+
+revoke execute on function :"schema".table_fingerprint from public;

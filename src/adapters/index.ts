@@ -1,0 +1,1 @@
+export { type Connection, toQueryable } from './connection.ts'

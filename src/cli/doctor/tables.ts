@@ -1,0 +1,217 @@
+import { messageOf } from '../../core/index.ts'
+import { quoteIdentifier, sqlStateOf } from '../../postgres/index.ts'
+import { type TableStatus, tableStatuses } from '../status-report.ts'
+import { error, type Finding, info, type Patient, warning } from './finding.ts'
+
+/** Whether each captured table still is captured, whole and by the rules it was captured by. */
+export async function checkTables(patient: Patient): Promise<Finding[]> {
+  const tables = (await tableStatuses(patient.db, patient.schema)).filter(({ captured }) => captured)
+  const findings = [...checkTriggers(tables), ...(await checkSurplus(patient)), ...(await checkDisabledClones(patient))]
+  for (const table of tables.filter(({ exists }) => exists)) findings.push(...(await checkRules(patient, table)))
+  return [
+    ...findings,
+    ...(await checkUnlogged(patient)),
+    ...(await checkReplicationRole(patient)),
+    ...(await checkSubscriptions(patient)),
+    ...(await checkAttachHazard(patient)),
+  ]
+}
+
+function checkTriggers(tables: readonly TableStatus[]): Finding[] {
+  return tables.flatMap((table) => {
+    if (!table.exists) {
+      return info(
+        'table_dropped',
+        `${table.table} is captured and was dropped.`,
+        'Nothing to do: its rows leave the log in time.',
+      )
+    }
+    if (table.missingTriggers.length === 0) return []
+    const names = table.missingTriggers.join(', ')
+    return error(
+      'triggers_missing',
+      `${table.table} lacks the triggers ${names}, or they are disabled or other ones: changes can be missed.`,
+      `Run: ${captureCommandOf(table)}`,
+    )
+  })
+}
+
+/** Triggers of a table that is captured in another way since: rows are written twice, or by one that is gone. */
+async function checkSurplus({ db, schema }: Patient): Promise<Finding[]> {
+  const s = quoteIdentifier(schema)
+  const { rows } = await db.query<{ table: string; names: string[] }>(
+    `select s.relation::regclass::text as "table", array_agg(s.name order by s.name) as names
+    from (select distinct t.id from ${s}.topic as t where t.relation is not null) as d
+    cross join lateral ${s}.standing_triggers(d.id) as s
+    where not exists (
+      select from ${s}.topic as t cross join lateral ${s}.wanted_triggers(t) as w
+      where t.id = d.id and t.captured and w.relation = s.relation and w.name = s.name
+    )
+    group by s.relation`,
+  )
+  return rows.map(({ table, names }) =>
+    error(
+      'triggers_surplus',
+      `${table} has the triggers ${names.join(', ')}, which its capture does not need: rows can be written twice.`,
+      'Capture its table again: trunkline capture TABLE, with the options that status shows.',
+    ),
+  )
+}
+
+async function checkDisabledClones({ db, schema }: Patient): Promise<Finding[]> {
+  const { rows } = await db.query<{ table: string }>(
+    `select distinct t.tgrelid::regclass::text as "table" from pg_trigger as t
+    join pg_proc as p on p.oid = t.tgfoid join pg_namespace as n on n.oid = p.pronamespace
+    join pg_class as c on c.oid = t.tgrelid
+    where n.nspname = $1 and c.relispartition and t.tgenabled in ('D', 'R')`,
+    [schema],
+  )
+  return rows.map(({ table }) =>
+    error(
+      'triggers_disabled',
+      `The triggers of partition ${table} are disabled: its changes are missed.`,
+      `alter table ${table} enable trigger user`,
+    ),
+  )
+}
+
+/** Asks the server whether the capture would be accepted now. Needs the rights of the owner. */
+async function checkRules({ db, schema }: Patient, table: TableStatus): Promise<Finding[]> {
+  const s = quoteIdentifier(schema)
+  try {
+    const { rows } = await db.query<{ key: string[] }>(
+      `select (${s}.checked_topic(t.relation, t.name, t.rows, t."exclude", t.filter, t.wake)).key_columns as key
+      from ${s}.topic as t where t.id = $1 and t.relation is not null`,
+      [table.topic],
+    )
+    const now = rows[0]?.key ?? []
+    if (now.join() === table.key.join()) return []
+    return [
+      error(
+        'key_changed',
+        `The primary key of ${table.table} is (${now.join(', ')}); it was captured with (${table.key.join(', ')}).`,
+        `Run: ${captureCommandOf(table)}`,
+      ),
+    ]
+  } catch (failure) {
+    const state = sqlStateOf(failure)
+    if (state === '42501' || state === 'TL003') return []
+    if (state?.startsWith('TL') !== true) throw failure
+    return [
+      error(
+        'capture_broken',
+        `The capture of ${table.table} does not fit the table any more (${messageOf(failure)}): every change makes readers take a fresh copy.`,
+        `Capture it again with options that fit: trunkline capture ${shellQuoted(table.table)} …`,
+      ),
+    ]
+  }
+}
+
+async function checkUnlogged({ db, schema }: Patient): Promise<Finding[]> {
+  const { rows } = await db.query<{ table: string }>(
+    `select c.oid::regclass::text as "table" from ${quoteIdentifier(schema)}.topic as t join pg_class as c on c.oid = t.relation
+    where t.captured and c.relpersistence = 'u'`,
+  )
+  return rows.map(({ table }) =>
+    error(
+      'table_unlogged',
+      `${table} is unlogged: a crash empties it without firing a trigger.`,
+      `alter table ${table} set logged`,
+    ),
+  )
+}
+
+async function checkReplicationRole({ db }: Patient): Promise<Finding[]> {
+  const { rows } = await db.query<{ whose: string }>(
+    `select coalesce('role ' || r.rolname, 'every role') || coalesce(' in database ' || d.datname, '') as whose
+    from pg_db_role_setting as s
+    left join pg_roles as r on r.oid = s.setrole
+    left join pg_database as d on d.oid = s.setdatabase
+    where (s.setdatabase = 0 or d.datname = current_database())
+      and exists (select from unnest(s.setconfig) as c where c = 'session_replication_role=replica')`,
+  )
+  return rows.map(({ whose }) =>
+    error(
+      'replication_role',
+      `session_replication_role is replica for ${whose}: its writes fire no trigger.`,
+      'alter role … reset session_replication_role, or make sure it writes no captured table.',
+    ),
+  )
+}
+
+async function checkSubscriptions({ db, schema }: Patient): Promise<Finding[]> {
+  try {
+    const { rows } = await db.query<{ table: string }>(
+      `select distinct r.srrelid::regclass::text as "table" from pg_subscription_rel as r
+      join ${quoteIdentifier(schema)}.topic as t on t.captured and r.srrelid in (select relation from ${quoteIdentifier(schema)}.table_tree(t.relation))`,
+    )
+    return rows.map(({ table }) =>
+      error(
+        'table_subscribed',
+        `${table} is fed by a logical subscription, whose changes fire no trigger.`,
+        'Capture it on the publisher.',
+      ),
+    )
+  } catch (failure) {
+    if (sqlStateOf(failure) === '42501') return []
+    throw failure
+  }
+}
+
+/** Triggers with transition tables keep a table from becoming a partition on PostgreSQL 12. */
+async function checkAttachHazard({ db, schema, version }: Patient): Promise<Finding[]> {
+  if (version >= 130_000) return []
+  const { rows } = await db.query<{ tables: string[] | null }>(
+    `select array_agg(distinct g.tgrelid::regclass::text) as tables from pg_trigger as g
+    join pg_proc as p on p.oid = g.tgfoid join pg_namespace as n on n.oid = p.pronamespace
+    where n.nspname = $1 and (g.tgoldtable is not null or g.tgnewtable is not null)`,
+    [schema],
+  )
+  const tables = rows[0]?.tables ?? []
+  if (tables.length === 0) return []
+  const some = tables.slice(0, 5).join(', ') + (tables.length > 5 ? ', …' : '')
+  return [
+    info(
+      'attach_hazard',
+      `On PostgreSQL 12 a captured table cannot be attached as a partition or inherit from another: ${some}.`,
+      'Where that is needed: release it, attach it, capture it again.',
+    ),
+  ]
+}
+
+/** Triggers of the application that fire after a statement and may write to the table itself, before it is captured. */
+export async function checkOwnTriggers({ db, schema }: Patient): Promise<Finding[]> {
+  const { rows } = await db.query<{ table: string; names: string[] }>(
+    `select g.tgrelid::regclass::text as "table", array_agg(g.tgname::text order by g.tgname) as names
+    from pg_trigger as g
+    join ${quoteIdentifier(schema)}.topic as t on t.relation = g.tgrelid and t.captured and t.rows = 'full'
+    join pg_proc as p on p.oid = g.tgfoid join pg_namespace as n on n.oid = p.pronamespace
+    -- Bit 2: BEFORE; bit 64: INSTEAD.
+    where n.nspname <> $1 and not g.tgisinternal and g.tgtype & 66 = 0 and g.tgenabled <> 'D'
+      and p.prosrc ~* ('\\m(insert|update|delete|merge)\\M.*\\m' || (select c.relname from pg_class as c where c.oid = g.tgrelid) || '\\M')
+    group by g.tgrelid`,
+    [schema],
+  )
+  return rows.map(({ table, names }) =>
+    warning(
+      'after_trigger_writes',
+      `The AFTER triggers ${names.join(', ')} of ${table} seem to write to ${table} itself: such changes stand in the log before those of the statement that fired them.`,
+      'Let a BEFORE trigger change the row instead.',
+    ),
+  )
+}
+
+function captureCommandOf(table: TableStatus): string {
+  return [
+    'trunkline capture',
+    shellQuoted(table.table),
+    ...(table.rows === 'full' ? [] : [`--rows ${table.rows}`]),
+    ...table.exclude.map((column) => `--exclude ${shellQuoted(column)}`),
+    ...(table.where === null ? [] : [`--where ${shellQuoted(table.where)}`]),
+    ...(table.wake === null ? [] : [`--wake ${table.wake}`]),
+  ].join(' ')
+}
+
+function shellQuoted(text: string): string {
+  return /^[\w.]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`
+}

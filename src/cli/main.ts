@@ -1,0 +1,8 @@
+#!/usr/bin/env node
+import { enableCompileCache } from 'node:module'
+
+// A third of the time to start, from the second time on.
+enableCompileCache()
+const { runCommandLine } = await import('./run.ts')
+
+process.exitCode = await runCommandLine(process.argv.slice(2))

@@ -1,0 +1,18 @@
+/** 128 and the number of SIGINT. */
+const interruptedExitCode = 130
+
+/** SIGINT and SIGTERM as a signal for the work under way: it finishes. A second one ends the process at once. */
+export function catchSignals(): { readonly signal: AbortSignal; release(): void } {
+  const controller = new AbortController()
+  const stop = (): void => {
+    if (controller.signal.aborted) process.exit(interruptedExitCode)
+    controller.abort()
+  }
+  process.on('SIGINT', stop).on('SIGTERM', stop)
+  return {
+    signal: controller.signal,
+    release() {
+      process.off('SIGINT', stop).off('SIGTERM', stop)
+    },
+  }
+}

@@ -1,0 +1,6 @@
+export { backoffMs } from './backoff.ts'
+export { ConnectionError, InvalidInputError, messageOf, TrunklineError, type TrunklineErrorOptions } from './errors.ts'
+export { JsonText, jsonText } from './json.ts'
+export { type Logger, silentLogger } from './logger.ts'
+export { Pause, pause, withTimeout } from './pause.ts'
+export { Service, type ServiceState } from './service.ts'

@@ -1,0 +1,235 @@
+import { InvalidInputError, jsonText } from '../core/index.ts'
+import { type Queryable, quoteIdentifier } from '../postgres/index.ts'
+import { newEventId } from './event-id.ts'
+import type { AppendResult, EventMetadata, ExpectedVersion, NewEvent, RecordedEvent } from './event.ts'
+import { streamName, type StreamParts } from './stream.ts'
+
+/** Most events of one append. */
+export const appendEventsMax = 10_000
+
+/** What goes into the metadata of every event of an append; what an event has of its own goes before it. */
+export interface AppendContext {
+  readonly correlationId?: string | undefined
+  readonly causationId?: string | undefined
+  readonly userId?: string | undefined
+  readonly traceparent?: string | undefined
+  readonly metadata?: EventMetadata | undefined
+}
+
+/** An event that is ready to be sent. */
+interface PreparedEvent {
+  readonly id: string
+  readonly type: string
+  readonly schemaVersion: number
+  readonly payload: unknown
+  readonly metadata: EventMetadata
+}
+
+/** Events that were found to be good, and the text that is sent. */
+export interface PreparedAppend {
+  readonly stream: StreamParts
+  readonly name: string
+  readonly expected: ExpectedVersion
+  readonly events: readonly PreparedEvent[]
+  readonly text: string
+}
+
+interface AppendRow extends Record<string, unknown> {
+  readonly first_version: string
+  readonly positions: string
+  readonly created_ms: string
+  readonly is_repeated: boolean
+}
+
+/** What an append gave. */
+export interface Appended {
+  readonly result: AppendResult
+  readonly recorded: () => RecordedEvent[]
+}
+
+/** Checks events and makes the text to send. @throws InvalidInputError that names stream and event; nothing is sent. */
+export function prepareAppend(
+  stream: StreamParts,
+  expected: ExpectedVersion,
+  events: readonly NewEvent[],
+  context: AppendContext,
+): PreparedAppend {
+  const name = streamName(stream)
+  const common = metadataOf(name, context)
+  const ids = new Set<string>()
+  const prepared: PreparedEvent[] = []
+  const texts: string[] = []
+  for (const [index, event] of events.entries()) {
+    const label = `${name}, event ${index + 1}`
+    const ready = prepareEvent(label, event, common)
+    if (ids.has(ready.id)) {
+      throw wrong(`${label} (${ready.type}) has the id of another`, 'Give each event an id of its own, or none.')
+    }
+    ids.add(ready.id)
+    prepared.push(ready)
+    texts.push(textOf(`${label} (${ready.type})`, ready))
+  }
+  return { stream, name, expected, events: prepared, text: `[${texts.join(',')}]` }
+}
+
+/** Sends an append. */
+export async function sendAppend(db: Queryable, schema: string, append: PreparedAppend): Promise<Appended> {
+  const { rows } = await db.query<AppendRow>(
+    `select a.first_version::text, a.positions, (date_part('epoch', a.created_at) * 1000)::int8::text as created_ms, a.is_repeated
+     from ${quoteIdentifier(schema)}.append_events($1::text, $2::text, $3::bigint, $4::integer, $5::json) as a`,
+    [append.stream.type, append.stream.id, expectedNumber(append.expected), append.events.length, append.text],
+  )
+  return appended(append, rows[0] as AppendRow)
+}
+
+interface GroupRow extends AppendRow {
+  readonly place: number
+}
+
+/**
+ * Sends appends in one transaction, all or none. In the order of their streams, so that two groups do not wait for each other.
+ * The statement is one, and its own transaction: also through a pooler.
+ */
+export async function sendAppends(
+  db: Queryable,
+  schema: string,
+  appends: readonly PreparedAppend[],
+  lockTimeoutMs: number,
+): Promise<readonly Appended[]> {
+  const inOrder = [...appends.entries()].toSorted(([, one], [, other]) => (one.name < other.name ? -1 : 1))
+  const texts = inOrder.map(
+    ([place, { stream, expected, events, text }]) =>
+      `{"place":${place},"type":${JSON.stringify(stream.type)},"id":${JSON.stringify(stream.id)},"expected":${expectedNumber(expected)},"count":${events.length},"events":${text}}`,
+  )
+  const { rows } = await db.query<GroupRow>(
+    `with limited as materialized (select set_config('lock_timeout', $2::text, true) as lock_timeout)
+     select g.place, a.first_version::text, a.positions, (date_part('epoch', a.created_at) * 1000)::int8::text as created_ms, a.is_repeated
+     from limited
+     cross join lateral json_to_recordset(case when lock_timeout is not null then $1::json end)
+       as g (place integer, type text, id text, expected bigint, count integer, events json)
+     cross join lateral ${quoteIdentifier(schema)}.append_events(g.type, g.id, g.expected, g.count, g.events) as a`,
+    [`[${texts.join(',')}]`, String(lockTimeoutMs)],
+  )
+  const byPlace = new Map(rows.map((row) => [row.place, row]))
+  return appends.map((append, place) => appended(append, byPlace.get(place) as AppendRow))
+}
+
+/** Checks that an expected version is one. */
+export function checkExpected(stream: string, expected: unknown): ExpectedVersion {
+  if (expected === 'any' || expected === 'no-stream' || expected === 'stream-exists') return expected
+  const isNumber = typeof expected === 'number' ? Number.isSafeInteger(expected) : typeof expected === 'bigint'
+  if (isNumber && (expected as number | bigint) >= 0) return expected as number | bigint
+  const shown = typeof expected === 'bigint' ? `${expected}n` : (JSON.stringify(expected) as string | undefined)
+  throw new InvalidInputError(`Appending to ${stream}: the expected version is ${shown ?? typeof expected}.`, {
+    code: 'invalid_expected_version',
+    hint: "Expected a whole number from 0 on, 'any', 'no-stream' or 'stream-exists'.",
+    details: { stream },
+  })
+}
+
+function expectedNumber(expected: ExpectedVersion): string {
+  if (expected === 'any') return '-1'
+  if (expected === 'stream-exists') return '-2'
+  return expected === 'no-stream' ? '0' : expected.toString()
+}
+
+function prepareEvent(label: string, event: NewEvent, common: EventMetadata | undefined): PreparedEvent {
+  if (!isObject(event)) throw wrong(`${label} is no object`, 'Pass { type, payload }.')
+  const { type, id, schemaVersion = 1, payload, metadata } = event
+  if (typeof type !== 'string' || type === '') {
+    throw wrong(`${label} has no type`, 'Name what happened, for example "created".')
+  }
+  const problem = problemOf(event)
+  if (problem !== undefined) throw wrong(`${label} (${type}) has ${problem.found}`, problem.hint)
+  return {
+    id: id?.toLowerCase() ?? newEventId(),
+    type,
+    schemaVersion,
+    payload,
+    metadata: common === undefined ? (metadata ?? {}) : { ...common, ...metadata },
+  }
+}
+
+function problemOf({ type, id, schemaVersion = 1, metadata }: NewEvent): { found: string; hint: string } | undefined {
+  if (type.includes('\0') || !type.isWellFormed()) {
+    return {
+      found: 'a type that PostgreSQL cannot hold',
+      hint: 'Leave out zero characters and halves of surrogate pairs.',
+    }
+  }
+  if (!Number.isSafeInteger(schemaVersion) || schemaVersion < 1 || schemaVersion >= 2 ** 31) {
+    return { found: `schemaVersion ${JSON.stringify(schemaVersion)}`, hint: 'Expected a whole number from 1 on.' }
+  }
+  if (id !== undefined && !isUuid(id)) {
+    return { found: `the id ${JSON.stringify(id)}`, hint: 'Expected a uuid, for example of crypto.randomUUID().' }
+  }
+  if (metadata !== undefined && !isObject(metadata)) {
+    return { found: 'metadata that is no object', hint: 'Pass an object of names and JSON values.' }
+  }
+  return undefined
+}
+
+/** With the names that append_events() takes; what is the default is left out. */
+function textOf(label: string, { id, type, schemaVersion, payload, metadata }: PreparedEvent): string {
+  const version = schemaVersion === 1 ? '' : `,"schema_version":${schemaVersion}`
+  const known = Object.keys(metadata).length === 0 ? '' : `,"metadata":${jsonText(`${label}: metadata`, metadata)}`
+  return `{"id":"${id}","type":${JSON.stringify(type)}${version}${known},"payload":${jsonText(`${label}: payload`, payload)}}`
+}
+
+const contextNames = ['correlationId', 'causationId', 'userId', 'traceparent'] as const
+
+function metadataOf(stream: string, context: AppendContext): EventMetadata | undefined {
+  const { metadata } = context
+  if (metadata !== undefined && !isObject(metadata)) {
+    throw wrong(`the metadata of an append to ${stream} is no object`, 'Pass an object of names and JSON values.')
+  }
+  const given = contextNames.filter((name) => context[name] !== undefined)
+  if (given.length === 0) return metadata
+  const strange = given.find((name) => typeof context[name] !== 'string')
+  if (strange !== undefined) throw wrong(`${strange} of an append to ${stream} is no text`, 'Pass a string.')
+  return { ...metadata, ...Object.fromEntries(given.map((name) => [name, context[name]])) }
+}
+
+function appended({ stream, name, events }: PreparedAppend, row: AppendRow): Appended {
+  const first = Number(row.first_version)
+  const positions = row.positions.split(',')
+  const version = first + events.length - 1
+  return {
+    result: {
+      stream: name,
+      fromVersion: first,
+      version,
+      position: positions.at(-1) ?? '',
+      events: events.map(({ id }, index) => ({ id, version: first + index, position: positions[index] ?? '' })),
+      isRepeated: row.is_repeated,
+    },
+    recorded: () =>
+      events.map(({ id, type, schemaVersion, payload, metadata }, index) => ({
+        position: positions[index] ?? '',
+        id,
+        stream: name,
+        aggregateType: stream.type,
+        aggregateId: stream.id,
+        version: first + index,
+        type,
+        schemaVersion,
+        payload,
+        metadata,
+        createdAt: new Date(Number(row.created_ms)),
+      })),
+  }
+}
+
+const uuid = /^[\da-f]{8}-[\da-f]{4}-[\da-f]{4}-[\da-f]{4}-[\da-f]{12}$/i
+
+function isUuid(id: unknown): boolean {
+  return typeof id === 'string' && uuid.test(id)
+}
+
+function isObject(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function wrong(found: string, hint?: string): InvalidInputError {
+  return new InvalidInputError(`Wrong event: ${found}.`, { code: 'invalid_event', hint })
+}

@@ -1,0 +1,125 @@
+import { InvalidInputError } from '../core/index.ts'
+import { type Queryable, quoteIdentifier } from '../postgres/index.ts'
+import type { FetchPage } from './event-reading.ts'
+import { eventsOf } from './event.ts'
+import { timeText, wholeNumber } from './read-stream.ts'
+import { type EventFilter, SettledReader } from './settled-reader.ts'
+import { type Stream, streamParts } from './stream.ts'
+
+export interface ReadAllOptions extends EventFilter {
+  /** Read on after this position: of the last event that was read before. Default: from the beginning. */
+  readonly after?: string | bigint | undefined
+  /** At most so many events. Default: all. */
+  readonly limit?: number | undefined
+}
+
+/** Which events: all that meet every condition given. */
+export interface EventQuery {
+  readonly stream?: Stream | undefined
+  readonly aggregateType?: string | undefined
+  readonly aggregateId?: string | undefined
+  readonly types?: readonly string[] | undefined
+  /** Appended at or after this time. A Date, or what PostgreSQL reads as one. */
+  readonly from?: Date | string | undefined
+  /** Appended before this time. */
+  readonly to?: Date | string | undefined
+  /** Metadata that contains this: `{ userId: '7' }`. A GIN index on `metadata` makes it quick where much is asked. */
+  readonly metadata?: Readonly<Record<string, unknown>> | undefined
+  /** Default `forward`: the oldest first. */
+  readonly direction?: 'forward' | 'backward' | undefined
+  /** At most so many events. Default: all. */
+  readonly limit?: number | undefined
+}
+
+const positionMax = 2n ** 63n - 1n
+
+/** All events in their settled order, up to now. @throws InvalidInputError `invalid_option`. */
+export function readAll(schema: string, options: ReadAllOptions): (db: Queryable) => FetchPage {
+  const doing = 'all events'
+  const first = positionOf(options.after)
+  const limit = wholeNumber(doing, 'limit', options.limit, 1) ?? Number.POSITIVE_INFINITY
+  for (const name of ['types', 'categories'] as const) textList(`Reading ${doing}`, name, options[name])
+  return (db) => {
+    const reader = new SettledReader(() => db, schema, options)
+    let [after, left] = [first, limit]
+    let end: bigint | undefined
+    return async (rowsMax) => {
+      const page = await reader.next(after, Math.min(rowsMax, left))
+      // Whoever appends without a pause would keep us reading for ever.
+      end ??= page.lastPosition
+      after = page.upTo
+      left -= page.events.length
+      return { events: page.events, isLast: !page.hasMore || left === 0 || after >= end }
+    }
+  }
+}
+
+/** Committed events by what is asked of them, in the order of positions. @throws InvalidInputError `invalid_option`. */
+export function queryEvents(schema: string, query: EventQuery): (db: Queryable) => FetchPage {
+  const doing = 'events'
+  const stream = query.stream === undefined ? undefined : streamParts(query.stream)
+  const isBackward = query.direction === 'backward'
+  const limit = wholeNumber(doing, 'limit', query.limit, 1) ?? Number.POSITIVE_INFINITY
+  textList('Querying events', 'types', query.types)
+  const conditions = [
+    stream?.type ?? query.aggregateType ?? null,
+    stream?.id ?? query.aggregateId ?? null,
+    query.types ?? null,
+    timeText('Querying events', 'from', query.from),
+    timeText('Querying events', 'to', query.to),
+    query.metadata === undefined ? null : JSON.stringify(query.metadata),
+  ]
+  const text = `select '[' || string_agg(s.line, ',') || ']' as events, count(*)::integer as count, max(s.position)::text as high, min(s.position)::text as low
+    from (
+      select e.position, ${quoteIdentifier(schema)}.event_line(e) as line
+      from ${quoteIdentifier(schema)}.event as e
+      where e.position ${isBackward ? '<' : '>'} $7::bigint
+        and ($1::text is null or e.aggregate_type = $1::text)
+        and ($2::text is null or e.aggregate_id = $2::text)
+        and ($3::text[] is null or e.type = any ($3::text[]))
+        and ($4::timestamptz is null or e.created_at >= $4::timestamptz)
+        and ($5::timestamptz is null or e.created_at < $5::timestamptz)
+        and ($6::jsonb is null or e.metadata @> $6::jsonb)
+      order by e.position ${isBackward ? 'desc' : ''}
+      limit $8::integer
+    ) as s`
+  return (db) => {
+    let [from, left] = [isBackward ? positionMax : 0n, limit]
+    return async (rowsMax) => {
+      const rows = Math.min(rowsMax, left, queryRowsMax)
+      const [row] = (await db.query<QueryRow>(text, [...conditions, from.toString(), rows])).rows
+      const count = row?.count ?? 0
+      left -= count
+      if (count > 0) from = BigInt((isBackward ? row?.low : row?.high) ?? 0)
+      return { events: eventsOf(row?.events), isLast: count < rows || left === 0 }
+    }
+  }
+}
+
+/** Events of one page of a query. */
+const queryRowsMax = 200
+
+interface QueryRow extends Record<string, unknown> {
+  readonly events: string | null
+  readonly count: number
+  readonly high: string | null
+  readonly low: string | null
+}
+
+function positionOf(after: unknown): bigint {
+  if (after === undefined) return 0n
+  if (typeof after === 'bigint' && after >= 0n && after <= positionMax) return after
+  if (typeof after === 'string' && /^\d{1,18}$/.test(after)) return BigInt(after)
+  throw new InvalidInputError(
+    `Reading all events: after is ${typeof after === 'string' ? JSON.stringify(after) : typeof after}.`,
+    {
+      code: 'invalid_option',
+      hint: 'Expected the position of an event that was read before.',
+    },
+  )
+}
+
+function textList(doing: string, option: string, value: unknown): void {
+  if (value === undefined || (Array.isArray(value) && value.every((part) => typeof part === 'string'))) return
+  throw new InvalidInputError(`${doing}: ${option} is no list of texts.`, { code: 'invalid_option' })
+}

@@ -1,0 +1,90 @@
+import type { Connection } from '../adapters/index.ts'
+import { InvalidInputError } from '../core/index.ts'
+import { type Queryable, quoteIdentifier } from '../postgres/index.ts'
+import type { FetchPage } from './event-reading.ts'
+import { eventsOf } from './event.ts'
+import { streamName, type StreamParts } from './stream.ts'
+
+/** Bytes of payload after which a page ends; it holds one event at least: 16 MiB. */
+export const pageBytesMax: number = 16 * 1024 * 1024
+
+const versionMax = Number.MAX_SAFE_INTEGER
+
+export interface ReadStreamOptions {
+  /** First version. Default 1. */
+  readonly fromVersion?: number | undefined
+  /** Last version. Default: the end. */
+  readonly toVersion?: number | undefined
+  /** The stream as it was then: what had been appended up to and with this time. A Date, or what PostgreSQL reads as one. */
+  readonly asOf?: Date | string | undefined
+  /** Default `forward`: the oldest first. */
+  readonly direction?: 'forward' | 'backward' | undefined
+  /** At most so many events. Default: all. */
+  readonly limit?: number | undefined
+  /** A transaction or connection to read in. */
+  readonly tx?: Connection | undefined
+}
+
+interface PageRow extends Record<string, unknown> {
+  readonly events: string | null
+  readonly is_last: boolean
+}
+
+/** How a stream is read on a connection. @throws InvalidInputError `invalid_option`. */
+export function readStream(
+  schema: string,
+  stream: StreamParts,
+  options: ReadStreamOptions,
+): (db: Queryable) => FetchPage {
+  const name = streamName(stream)
+  const from = wholeNumber(name, 'fromVersion', options.fromVersion, 0) ?? 1
+  const to = wholeNumber(name, 'toVersion', options.toVersion, 0) ?? versionMax
+  const limit = wholeNumber(name, 'limit', options.limit, 1) ?? Number.POSITIVE_INFINITY
+  const asOf = timeText(`Reading ${name}`, 'asOf', options.asOf)
+  const isBackward = options.direction === 'backward'
+  if (options.direction !== undefined && !isBackward && options.direction !== 'forward') {
+    throw invalid(`Reading ${name}: direction is ${JSON.stringify(options.direction)}`, "'forward' or 'backward'")
+  }
+  const text = `select p.events, p.is_last from ${quoteIdentifier(schema)}.event_stream_page(
+    $1::text, $2::text, $3::bigint, $4::bigint, $5::timestamptz, $6::boolean, $7::integer, $8::bigint) as p`
+
+  return (db) => {
+    let [low, high, left] = [from, to, limit]
+    return async (rowsMax) => {
+      const rows = Math.min(rowsMax, left)
+      const values = [stream.type, stream.id, low, high, asOf, isBackward, rows, pageBytesMax]
+      const [row] = (await db.query<PageRow>(text, values)).rows
+      const events = eventsOf(row?.events, stream)
+      left -= events.length
+      const last = events.at(-1)
+      if (last !== undefined && isBackward) high = last.version - 1
+      else if (last !== undefined) low = last.version + 1
+      return { events, isLast: row?.is_last !== false || left === 0 || low > high }
+    }
+  }
+}
+
+/** @throws InvalidInputError `invalid_option`. */
+export function wholeNumber(name: string, option: string, value: unknown, min: number): number | undefined {
+  if (value === undefined) return undefined
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= min) return value
+  throw invalid(
+    `Reading ${name}: ${option} is ${JSON.stringify(value) ?? typeof value}`,
+    `a whole number from ${min} on`,
+  )
+}
+
+/** A time as text for the server. @throws InvalidInputError `invalid_option`. */
+export function timeText(doing: string, option: string, value: unknown): string | null {
+  if (value === undefined) return null
+  if (value instanceof Date && !Number.isNaN(value.getTime())) return value.toISOString()
+  if (typeof value === 'string' && value !== '' && !value.includes('\0')) return value
+  throw invalid(
+    `${doing}: ${option} is ${value instanceof Date ? 'an invalid Date' : typeof value}`,
+    'a Date, or a time as text',
+  )
+}
+
+function invalid(found: string, expected: string): InvalidInputError {
+  return new InvalidInputError(`${found}.`, { code: 'invalid_option', hint: `Expected ${expected}.` })
+}

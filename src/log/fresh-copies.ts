@@ -1,0 +1,118 @@
+import { setTimeout } from 'node:timers/promises'
+import type pg from 'pg'
+import { backoffMs, type Logger, messageOf, TrunklineError } from '../core/index.ts'
+import type { TableSubscription } from './table-subscription.ts'
+
+/** The part of `staleAfterMs` for which a follower that begins anew, or whose table is locked, lets the others wait. */
+const copyPatience = 0.5
+
+export interface FreshCopiesOptions {
+  readonly pool: () => pg.Pool
+  /** What the log of the copies has to be; undefined while it is not known. */
+  readonly identity: () => string | undefined
+  readonly staleAfterMs: number
+  readonly logger: Logger
+  /** The subscription steps no further with what is prepared for it. */
+  readonly onBegin: (subscription: TableSubscription) => void
+  /** A copy waits for the next round to bring it level. */
+  readonly onCopied: () => void
+}
+
+/** Followers that cannot go on from where they are: fresh copies in the background, and who is told that it is stale. */
+export class FreshCopies {
+  readonly #options: FreshCopiesOptions
+  #stopping = new AbortController()
+
+  constructor(options: FreshCopiesOptions) {
+    this.#options = options
+  }
+
+  /** For as long as one step of the others may be held back. */
+  get patienceMs(): number {
+    return this.#options.staleAfterMs * copyPatience
+  }
+
+  start(): void {
+    this.#stopping = new AbortController()
+  }
+
+  /** No copy is begun or tried again; wait for those under way. */
+  stop(): void {
+    this.#stopping.abort()
+  }
+
+  /** Its rows count no more as level; what it shows stays until the copy is. With a cause it is stale until then. */
+  begin(subscription: TableSubscription, cause?: Error): void {
+    subscription.cursor = undefined
+    this.#options.onBegin(subscription)
+    if (cause !== undefined) this.markStale(subscription, cause)
+    if (subscription.copying !== undefined) return
+    const attempt = Promise.withResolvers<void>()
+    subscription.attempt = attempt.promise
+    subscription.copying = this.#copyUntilDone(subscription, attempt.resolve).finally(() => {
+      subscription.copying = undefined
+      attempt.resolve()
+    })
+  }
+
+  /** Waits while one of them begins anew (F1 of the feed). Who takes too long for the others is stale. */
+  async untilCopied(subscriptions: Iterable<TableSubscription>): Promise<void> {
+    const { signal } = this.#stopping
+    for (const subscription of subscriptions) {
+      if (!isHolding(subscription)) continue
+      const patience = setTimeout(this.patienceMs, undefined, { signal, ref: false })
+      await Promise.race([subscription.attempt, patience]).catch(() => undefined)
+      if (!isHolding(subscription)) continue
+      this.giveUp(subscription, new TrunklineError('A fresh copy takes long.', { code: 'copying', retryable: true }))
+    }
+  }
+
+  /** The others go on without it. */
+  giveUp(subscription: TableSubscription, cause: Error): void {
+    subscription.isGivenUp = true
+    this.markStale(subscription, cause)
+  }
+
+  markStale(subscription: TableSubscription, cause: Error): void {
+    if (subscription.isStale) return
+    subscription.isStale = true
+    subscription.follower.stale(cause)
+  }
+
+  /** Tells those that no round has reached for too long, and why. */
+  tellStale(subscriptions: Iterable<TableSubscription>, lastError: Error | undefined): void {
+    for (const subscription of subscriptions) {
+      const ageMs = performance.now() - subscription.lookedAt
+      if (subscription.lookedAt === 0 || ageMs <= this.#options.staleAfterMs) continue
+      const stalled = new TrunklineError(`No answer from the server for ${Math.round(ageMs)} ms.`, {
+        code: 'stalled',
+        retryable: true,
+      })
+      this.markStale(subscription, lastError ?? stalled)
+    }
+  }
+
+  async #copyUntilDone(subscription: TableSubscription, onFailure: () => void): Promise<void> {
+    const { signal } = this.#stopping
+    const { pool, identity, logger, onCopied } = this.#options
+    while (!signal.aborted && !subscription.isClosed) {
+      try {
+        await subscription.copy(pool(), identity(), false)
+        onCopied()
+        return
+      } catch (error) {
+        subscription.failures += 1
+        const cause = error instanceof Error ? error : new Error(messageOf(error))
+        if (subscription.failures === 1) logger.warn(`${subscription.follower.selection.table}: ${cause.message}`)
+        this.giveUp(subscription, cause)
+        onFailure()
+        await setTimeout(backoffMs(subscription.failures), undefined, { signal }).catch(() => undefined)
+      }
+    }
+  }
+}
+
+/** It begins anew, and nothing has gone wrong with that so far. */
+export function isHolding({ cursor, copying, isGivenUp, isClosed }: TableSubscription): boolean {
+  return cursor === undefined && copying !== undefined && !isGivenUp && !isClosed
+}

@@ -1,0 +1,180 @@
+import { randomInt } from 'node:crypto'
+import type pg from 'pg'
+import { pause, TrunklineError } from '../core/index.ts'
+import { type Queryable, quoteQualified, retryWhileLocked, type Snapshot, toTrunklineError } from '../postgres/index.ts'
+import {
+  headStatement,
+  isNear,
+  lockTimeoutMs,
+  parseHead,
+  type RoundHead,
+  type RoundStatement,
+  stepParameters,
+} from './round.ts'
+import { roundTimeoutMs } from './session.ts'
+import { describeTable, type TableDescription } from './table-description.ts'
+import type { TableFollower } from './table-feed-contract.ts'
+import { fewRows, type TableStatements, tableStatements } from './table-statements.ts'
+
+/** Rows fetched at once by a copy. */
+const copyPageRows = 5_000
+/** How long a first copy waits for a table that somebody holds, in milliseconds. */
+const firstCopyLockMs = 30_000
+/** How long an attempt at a fresh copy does; others may wait for it. */
+const freshCopyLockMs = 1_000
+/** A fleet that has to copy afresh at the same moment spreads over this time, in milliseconds. */
+const copySpreadMs = 100
+
+/**
+ * A step of so many changes, and of so large a part of the rows, reads the whole table: sending a row that did not change
+ * costs a third of looking one up that did.
+ */
+const manyChanges = 300
+const manyShare = 1 / 3
+
+/** Numbers the texts that are prepared under a name. */
+let statementCount = 0
+
+/** A follower and where it is: the snapshot that its visible (or staged) rows agree with. */
+export class TableSubscription {
+  readonly follower: TableFollower
+  readonly #schema: string
+  #table: TableDescription | undefined
+  #statements: TableStatements | undefined
+  #statementName = ''
+  /** Undefined until the first copy, and while a fresh one is being made. */
+  cursor: Snapshot | undefined
+  /** The cursor one round ago. */
+  previousCursor: Snapshot | undefined
+  /** A fresh copy is staged and waits for the next round to bring it level. */
+  hasStagedCopy = false
+  /** When the last round that this follower took part in was begun, by performance.now(); 0: none yet. */
+  lookedAt = 0
+  isStale = false
+  /** Others no longer wait for it: its copy failed or takes long, or its table has long been locked. */
+  isGivenUp = false
+  /** Since when somebody has held the table so that it cannot be read, by performance.now(). */
+  lockedSince: number | undefined
+  /** Failed attempts to copy since the last that worked. */
+  failures = 0
+  copying: Promise<void> | undefined
+  /** Settles when `copying` has worked or failed for the first time. */
+  attempt: Promise<void> | undefined
+  isClosed = false
+
+  constructor(schema: string, follower: TableFollower) {
+    this.#schema = schema
+    this.follower = follower
+  }
+
+  get table(): TableDescription | undefined {
+    return this.#table
+  }
+
+  /** Columns before the row's own in the result of `statement`. */
+  get followPrefix(): number {
+    return this.#statements?.followPrefix ?? 0
+  }
+
+  get statementName(): string {
+    return this.#statementName
+  }
+
+  /** What brings it from its cursor to the next round's snapshot; undefined while it has none. */
+  statement(expectsFew: boolean): RoundStatement | undefined {
+    if (this.cursor === undefined || this.#statements === undefined) return undefined
+    const isQuick = expectsFew && isNear(this.cursor)
+    return {
+      name: `${this.#statementName} ${isQuick ? 'few' : 'any'}`,
+      text: isQuick ? this.#statements.followFew : this.#statements.follow,
+      values: [...stepParameters(this.cursor), Math.max(manyChanges, Math.ceil(this.follower.size * manyShare))],
+      rowsMax: isQuick ? fewRows : undefined,
+      lock: this.#statements.lock,
+      oid: this.#statements.oid,
+    }
+  }
+
+  /**
+   * Copies the table, as it is described now, into the follower's stage, in one REPEATABLE READ transaction whose snapshot
+   * becomes the cursor: no row is missed or doubled between copy and stream. `identity`: of the log that is followed.
+   */
+  async copy(pool: pg.Pool, identity: string | undefined, isFirst: boolean): Promise<void> {
+    if (!isFirst) await pause(randomInt(copySpreadMs))
+    const timeoutMs = isFirst ? firstCopyLockMs : freshCopyLockMs
+    const copy = (): Promise<TableCopy> => copyTable(pool, this.#schema, this.follower, identity)
+    const { table, statements, head } = await retryWhileLocked(copy, { timeoutMs })
+    this.#table = table
+    this.#statements = statements
+    statementCount += 1
+    this.#statementName = `trunkline_follow_${statementCount}`
+    this.cursor = head.snapshot
+    this.hasStagedCopy = true
+    this.failures = 0
+  }
+}
+
+/** What brings them to the next snapshot. */
+export function statementsOf(subscriptions: readonly TableSubscription[], expectsFew: boolean): RoundStatement[] {
+  return subscriptions
+    .map((subscription) => subscription.statement(expectsFew))
+    .filter((statement) => statement !== undefined)
+}
+
+async function describe(pool: Queryable, schema: string, follower: TableFollower): Promise<TableDescription> {
+  try {
+    return await describeTable(pool, schema, follower.selection)
+  } catch (error) {
+    throw toTrunklineError(error, `following ${follower.selection.table}`)
+  }
+}
+
+interface TableCopy {
+  readonly table: TableDescription
+  readonly statements: TableStatements
+  readonly head: RoundHead
+}
+
+async function copyTable(
+  pool: pg.Pool,
+  schema: string,
+  follower: TableFollower,
+  identity: string | undefined,
+): Promise<TableCopy> {
+  const { schemaName, tableName, isLockable } = await describe(pool, schema, follower)
+  const client = await pool.connect()
+  const query = async (text: string): Promise<pg.QueryArrayResult<unknown[]>> =>
+    client.query<unknown[]>({ text, rowMode: 'array', query_timeout: roundTimeoutMs } as pg.QueryArrayConfig)
+  try {
+    await query('begin isolation level repeatable read read only')
+    await query(`set local lock_timeout = ${lockTimeoutMs}`)
+    // Before the snapshot: see RoundRunner. And described again: DDL may have come in between.
+    if (isLockable) await query(`lock table ${quoteQualified(schemaName, tableName)} in access share mode`)
+    const table = await describe(client, schema, follower)
+    const statements = tableStatements(schema, table)
+    follower.beginCopy(table)
+    const head = parseHead((await query(headStatement(schema, true))).rows[0])
+    if (head.identity !== identity) throw otherLog(identity, head.identity)
+    await query(`declare trunkline_copy no scroll cursor for ${statements.copy}`)
+    for (;;) {
+      const { rows } = await query(`fetch ${copyPageRows} from trunkline_copy`)
+      follower.stageCopy({ prefix: statements.copyPrefix, rows })
+      if (rows.length < copyPageRows) break
+    }
+    await query('commit')
+    client.release()
+    return { table, statements, head }
+  } catch (error) {
+    // Closed, not reused: a statement may still run on it.
+    client.release(true)
+    throw toTrunklineError(error, `copying ${follower.selection.table}`)
+  }
+}
+
+function otherLog(expected: string | undefined, found: string | undefined): TrunklineError {
+  return new TrunklineError('Tables and changes are read from different logs.', {
+    code: 'other_log',
+    retryable: true,
+    hint: 'url and listenUrl must lead to one database. After a fail-over connections to the old server go by and by.',
+    details: { expected, found },
+  })
+}

@@ -1,0 +1,133 @@
+import { InvalidInputError } from '../core/index.ts'
+import { restoredChange } from '../log/index.ts'
+import { type Queryable, quoteIdentifier } from '../postgres/index.ts'
+
+/** Dead letters listed at once unless told otherwise. */
+export const deadLettersListMax = 100
+
+/** A delivery that is not attempted any more. */
+export interface DeadLetter {
+  readonly id: string
+  readonly relay: string
+  readonly topic: string
+  readonly key: string | null
+  readonly messageId: string
+  /** Its key waits for it to be redriven or discarded. */
+  readonly holds: boolean
+  readonly attempts: number
+  readonly errorCode: string | null
+  readonly error: string | null
+  readonly firstAttemptAt: Date | null
+  readonly lastAttemptAt: Date | null
+  readonly deadAt: Date
+}
+
+/** A dead letter with the change that it was made from, as `tail --json` prints it. */
+export interface DeadLetterWithChange extends DeadLetter {
+  /** JSON text: numbers keep every digit. */
+  readonly change: string
+}
+
+export interface DeadLetterFilter {
+  /** Of this relay. Default: of all. */
+  readonly relay?: string | undefined
+  /** Only these. Default: all. */
+  readonly ids?: readonly string[] | undefined
+}
+
+const columns = `
+  d.id::text, d.relay, d.topic, d.key, d.message_id::text as "messageId", d.holds, d.attempts::integer as attempts,
+  d.error_code as "errorCode", d.error_message as error, d.first_attempt_at as "firstAttemptAt",
+  d.last_attempt_at as "lastAttemptAt", d.dead_at as "deadAt"`
+
+/** Looks after deliveries that relays gave up. Needs no relay to run. */
+export class DeadLetters {
+  readonly #db: Queryable
+  readonly #place: string
+
+  constructor(db: Queryable, schema: string) {
+    this.#db = db
+    this.#place = quoteIdentifier(schema)
+  }
+
+  /** The oldest first, `limit` (100) at most; `after`: an id. */
+  async list(
+    options: { relay?: string | undefined; after?: string | undefined; limit?: number | undefined } = {},
+  ): Promise<DeadLetter[]> {
+    const { relay, after = '0', limit = deadLettersListMax } = options
+    const { rows } = await this.#db.query<DeadLetter & Record<string, unknown>>(
+      `select ${columns} from ${this.#place}.failed_delivery as d
+       where d.state = 'dead' and ($1::text is null or d.relay = $1) and d.id > $2 order by d.id limit $3`,
+      [relay ?? null, checkedId(after), limit],
+    )
+    return rows
+  }
+
+  /** @throws InvalidInputError `unknown_dead_letter`. */
+  async show(id: string): Promise<DeadLetterWithChange> {
+    const { rows } = await this.#db.query<DeadLetterWithChange & Record<string, unknown>>(
+      `select ${columns}, d.change::text from ${this.#place}.failed_delivery as d where d.state = 'dead' and d.id = $1`,
+      [checkedId(id)],
+    )
+    if (rows[0] === undefined) throw unknown([id])
+    return { ...rows[0], change: JSON.stringify(restoredChange(rows[0].change)) }
+  }
+
+  /**
+   * Has them attempted again, counted anew, within a second or so where the relay runs. One of a key that went on meanwhile
+   * comes late: after what was delivered without it. Returns how many.
+   *
+   * @throws InvalidInputError `unknown_dead_letter`: an id is of none; nothing was done.
+   */
+  async redrive(filter: DeadLetterFilter): Promise<number> {
+    return this.#change(
+      filter,
+      `update ${this.#place}.failed_delivery as d
+       set state = 'retry', holds = false, attempts = 0, retry_at = clock_timestamp(), dead_at = null`,
+    )
+  }
+
+  /** Forgets them for good; keys that they held go on. Returns how many. */
+  async discard(filter: DeadLetterFilter): Promise<number> {
+    return this.#change(filter, `delete from ${this.#place}.failed_delivery as d`)
+  }
+
+  async #change({ relay, ids }: DeadLetterFilter, statement: string): Promise<number> {
+    const wanted = ids?.map(checkedId)
+    // All or none of those that were named.
+    const { rows } = await this.#db.query<{ id: string }>(
+      `with wanted as (
+         select d.id from ${this.#place}.failed_delivery as d
+         where d.state = 'dead' and ($1::text is null or d.relay = $1) and ($2::bigint[] is null or d.id = any ($2))
+         for update
+       ), changed as (
+         ${statement} where d.id in (select w.id from wanted as w)
+           and ($2::bigint[] is null or (select count(*) from wanted) = (select count(distinct n) from unnest($2) as n))
+         returning d.id
+       )
+       select c.id::text from changed as c`,
+      [relay ?? null, wanted ?? null],
+    )
+    if (wanted !== undefined && rows.length < new Set(wanted).size) throw unknown(wanted)
+    return rows.length
+  }
+}
+
+function checkedId(id: string): string {
+  if (/^\d{1,18}$/.test(id)) return id
+  throw new InvalidInputError(`"${id}" is no id of a dead letter.`, {
+    code: 'invalid_argument',
+    hint: 'Pass the number that dead-letters list prints.',
+  })
+}
+
+function unknown(ids: readonly string[]): InvalidInputError {
+  return new InvalidInputError(
+    `There is no dead letter ${ids.join(', ')}${ids.length > 1 ? ' (not each of them)' : ''}.`,
+    {
+      code: 'unknown_dead_letter',
+      hint: 'See: trunkline dead-letters list',
+      details: { ids },
+    },
+  )
+}

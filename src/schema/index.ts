@@ -1,0 +1,5 @@
+export { checkSchema } from './check.ts'
+export { migrate, type MigrationReport, planMigration } from './migrate.ts'
+export { printMigration } from './print.ts'
+export { packageVersion } from './release.ts'
+export { uninstall, type UninstallReport } from './uninstall.ts'

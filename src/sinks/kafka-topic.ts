@@ -1,0 +1,104 @@
+import type { Delivery, DeliveryError } from '../relay/index.ts'
+import { notAttempted, toDeliveryError } from './by-key.ts'
+import type { Deadline } from './deadline.ts'
+
+/** A delivery in line for a topic. */
+export interface KafkaWaiting {
+  readonly delivery: Delivery
+  /** Shared by the deliveries of one key in one call: what comes after a failure is not sent. */
+  readonly lane: { failed: boolean }
+  readonly deadline: Deadline
+  readonly settle: PromiseWithResolvers<void>
+}
+
+/** Sends to one topic, all or nothing for each of its partitions. */
+export type SendToTopic = (deliveries: readonly Delivery[], deadline: Deadline) => Promise<void>
+
+/**
+ * Bytes in one request, at most. All of it may go to one partition, as one record batch, and that must stay below
+ * `max.message.bytes` (1,048,588 unless it was changed).
+ */
+const requestBytesMax = 900_000
+/** What a record takes besides key, value and headers; generous. */
+const recordOverheadBytes = 100
+
+/** The line before one topic: one request on its way at a time. */
+export class KafkaTopic {
+  readonly #send: SendToTopic
+  #waiting: KafkaWaiting[] = []
+  #isSending = false
+
+  constructor(send: SendToTopic) {
+    this.#send = send
+  }
+
+  add(waiting: KafkaWaiting): void {
+    this.#waiting.push(waiting)
+    if (this.#isSending) return
+    this.#isSending = true
+    // The rest of the call, and calls of the same moment, go with it.
+    setImmediate(() => void this.#sendWaiting())
+  }
+
+  async #sendWaiting(): Promise<void> {
+    for (let group = this.#nextGroup(); group.length > 0; group = this.#nextGroup()) await this.#sendGroup(group)
+    this.#isSending = false
+  }
+
+  /** What fits into one request; what must not be sent any more is settled here. */
+  #nextGroup(): KafkaWaiting[] {
+    const group: KafkaWaiting[] = []
+    let bytes = 0
+    let index = 0
+    for (; index < this.#waiting.length; index += 1) {
+      const next = this.#waiting[index]
+      if (next === undefined || isHopeless(next)) continue
+      bytes += bytesOf(next.delivery)
+      if (group.length > 0 && bytes > requestBytesMax) break
+      group.push(next)
+    }
+    this.#waiting = this.#waiting.slice(index)
+    return group
+  }
+
+  async #sendGroup(group: readonly KafkaWaiting[]): Promise<void> {
+    const failure = await this.#attempt(group)
+    if (failure === undefined) {
+      for (const { settle } of group) settle.resolve()
+    } else if (!failure.retryable && group.length > 1) {
+      // One of them is to blame, the others are not.
+      for (const one of group) if (!isHopeless(one)) await this.#sendGroup([one])
+    } else {
+      for (const { lane, settle } of group) {
+        lane.failed = true
+        settle.reject(failure)
+      }
+    }
+  }
+
+  async #attempt(group: readonly KafkaWaiting[]): Promise<DeliveryError | undefined> {
+    const [first] = group
+    if (first === undefined) return undefined
+    try {
+      await this.#send(
+        group.map(({ delivery }) => delivery),
+        first.deadline,
+      )
+      return undefined
+    } catch (error) {
+      return toDeliveryError(error)
+    }
+  }
+}
+
+/** True, and settled: an earlier one of its key failed, or its call has no more time. */
+function isHopeless({ lane, deadline, settle }: KafkaWaiting): boolean {
+  if (!lane.failed && !deadline.isClosing) return false
+  settle.reject(notAttempted(lane.failed))
+  return true
+}
+
+function bytesOf({ key, body, headers }: Delivery): number {
+  const texts = [key ?? '', ...Object.entries(headers).flat()]
+  return texts.reduce((sum, text) => sum + Buffer.byteLength(text), body.length + recordOverheadBytes)
+}

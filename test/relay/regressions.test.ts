@@ -1,0 +1,237 @@
+import { randomBytes } from 'node:crypto'
+import { expect, test } from 'vitest'
+import { restoredChange, storedChange } from '../../src/log/index.ts'
+import { createFormat } from '../../src/relay/index.ts'
+import { placeOf } from '../../src/relay/keys.ts'
+import { describeEachPostgres, eventually, terminateBackends } from '../support/index.ts'
+import { emitAll, failing, open, prepareDatabase, quick, RecordingSink } from './relaying.ts'
+
+/** Two keys of one slot, in different lanes. */
+function keysOfOneSlot(): readonly [string, string] {
+  const first = placeOf('q0', '1', 16)
+  for (let n = 1; ; n += 1) {
+    const { slot, lane } = placeOf(`q${n}`, '1', 16)
+    if (slot === first.slot && lane % 16 !== first.lane % 16) return ['q0', `q${n}`]
+  }
+}
+
+const waitMs = { timeoutMs: 30_000 }
+
+describeEachPostgres('relay: what went wrong once', (server) => {
+  test('a table that was renamed is read for slots that are taken later, too', async () => {
+    const database = await prepareDatabase(server)
+    await database.query('create table account (id text primary key, v integer)')
+    const [mine, other] = [open(database.url), open(database.url)]
+    await mine.capture('account')
+    const sinks = [new RecordingSink(), new RecordingSink()] as const
+    const relay = mine.relay(quick({ sink: sinks[0], tables: ['account'], leaseMs: 3_000 }))
+    const leaving = other.relay(quick({ sink: sinks[1], tables: ['account'], leaseMs: 3_000 }))
+    await relay.start()
+    await leaving.start()
+    await eventually(() => relay.slots.length === 8 && leaving.slots.length === 8, { what: 'shared', ...waitMs })
+    await database.query('alter table account rename to account_old')
+    await leaving.stop()
+    await eventually(() => relay.slots.length === 16, { what: 'one has all', ...waitMs })
+    await database.query("insert into account_old select 'k' || n, n from generate_series(1, 100) as n")
+    await relay.drained()
+    expect(sinks[0].confirmed).toHaveLength(100)
+  })
+
+  test('a process with other topics is refused while others run', async () => {
+    const database = await prepareDatabase(server)
+    await emitAll(database, [['a', 1]])
+    const [first, second] = [open(database.url), open(database.url)]
+    const sink = new RecordingSink()
+    const one = first.relay(quick({ sink, topics: undefined, tables: undefined }))
+    await one.start()
+    const other = second.relay(quick({ sink, topics: ['invoice'] }))
+    await expect(other.start()).rejects.toMatchObject({
+      code: 'other_topics',
+      message: expect.stringMatching(/Stop them/) as string,
+    })
+    await one.stop()
+    await other.start()
+    await other.stop()
+  })
+
+  test('outcomes that are no DeliveryError are failures like others', async () => {
+    const database = await prepareDatabase(server)
+    const foreign = Object.assign(new Error('of another copy of the package'), { code: 'refused', retryable: false })
+    const sink = new RecordingSink({
+      judge: ({ change }) =>
+        change.payload === 'plain'
+          ? (new Error('boom') as never)
+          : change.payload === 'foreign'
+            ? (foreign as never)
+            : undefined,
+    })
+    const trunkline = open(database.url)
+    const relay = trunkline.relay(quick({ sink, attemptsMax: 2 }))
+    await relay.start()
+    await emitAll(database, [
+      ['a', 'plain'],
+      ['b', 'foreign'],
+      ['a', 1],
+    ])
+    await relay.drained()
+    expect(sink.of('a')).toEqual([1])
+    const letters = await trunkline.deadLetters.list()
+    expect(
+      letters
+        .map(({ key, attempts, errorCode }) => [key, attempts, errorCode].join(' '))
+        .toSorted((a, b) => (a < b ? -1 : 1)),
+    ).toEqual(['a 2 delivery_failed', 'b 1 refused'])
+  })
+
+  test('a later attempt is encoded like the first', async () => {
+    const database = await prepareDatabase(server)
+    await database.query('create table account (region text, id bigint, v integer, primary key (region, id))')
+    const trunkline = open(database.url)
+    await trunkline.capture('account')
+    const bodies: (readonly [string | null, string])[] = []
+    const sink = new RecordingSink({
+      judge: ({ key, body }) => {
+        bodies.push([key, body.toString()])
+        return bodies.length === 1 ? failing('receiver_unavailable', true) : undefined
+      },
+    })
+    const format = createFormat('debezium', { transport: 'kafka', topicPrefix: 'shop', database: 'shop' })
+    const relay = trunkline.relay({ ...quick({ sink, tables: ['account'] }), format })
+    await relay.start()
+    await database.query("insert into account values ('eu', 9007199254740993, 1)")
+    await relay.drained()
+    expect(bodies).toHaveLength(2)
+    expect(bodies[1]).toEqual(bodies[0])
+    expect(restoredChange(storedChange(sink.confirmed[0]!.change))).toEqual(sink.confirmed[0]!.change)
+  })
+
+  test('a key longer than an index row, and a Retry-After that is no number: stored, counted, dead', async () => {
+    const database = await prepareDatabase(server)
+    const long = randomBytes(4_000).toString('hex')
+    const sink = new RecordingSink({
+      batchSizeMax: 10,
+      judge: ({ change }) => (change.payload === 'bad' ? failing('receiver_unavailable', true, Number.NaN) : undefined),
+    })
+    const trunkline = open(database.url)
+    const relay = trunkline.relay(quick({ sink, attemptsMax: 3 }))
+    await relay.start()
+    await emitAll(database, [
+      ['a', 1],
+      [long, 'bad'],
+      [long, 2],
+      ['a', 2],
+    ])
+    await relay.drained()
+    expect([sink.of('a'), sink.of(long)]).toEqual([[1, 2], [2]])
+    expect(await trunkline.deadLetters.list()).toMatchObject([{ key: long, attempts: 3 }])
+    expect(sink.attempts).toHaveLength(6)
+  })
+
+  test('a database that refuses to store is told of, and costs no slot', async () => {
+    const database = await prepareDatabase(server)
+    const sink = new RecordingSink({
+      judge: ({ change }) => (change.payload === 'bad' ? failing('receiver_refused', false) : undefined),
+    })
+    const trunkline = open(database.url)
+    const relay = trunkline.relay(quick({ sink }))
+    const errors: string[] = []
+    let shares = 0
+    relay.on('error', ({ message }) => errors.push(message))
+    await relay.start()
+    relay.on('slots', () => (shares += 1))
+    await database.query("alter table trunkline.failed_delivery add constraint nothing check (topic <> 'order')")
+    await emitAll(database, [['a', 'bad']])
+    await eventually(() => errors.length > 0, { what: 'it is told', ...waitMs })
+    expect(errors[0]).toContain('nothing')
+    await database.query('alter table trunkline.failed_delivery drop constraint nothing')
+    await relay.drained()
+    expect(await trunkline.deadLetters.list()).toHaveLength(1)
+    expect([sink.attempts.length, shares, errors.length]).toEqual([1, 0, 1])
+  })
+
+  test('discarded dead letters make room for what comes', async () => {
+    const database = await prepareDatabase(server)
+    const sink = new RecordingSink({
+      judge: ({ change }) => (change.payload === 'bad' ? failing('receiver_refused', false) : undefined),
+    })
+    const trunkline = open(database.url)
+    const relay = trunkline.relay(quick({ sink, onDeadLetter: 'hold', failedMax: 3 }))
+    await relay.start()
+    await emitAll(database, [
+      ['a', 'bad'],
+      ['b', 'bad'],
+      ['c', 'bad'],
+    ])
+    await eventually(async () => (await trunkline.deadLetters.list()).length === 3, { what: 'all are dead', ...waitMs })
+    await trunkline.deadLetters.discard({ relay: 'test' })
+    await emitAll(database, [
+      ['a', 1],
+      ['x', 2],
+      ['y', 3],
+    ])
+    await eventually(() => sink.confirmed.length === 3, { what: 'it goes on', ...waitMs })
+  })
+
+  test('what waits behind a failure comes in calls of a few megabytes', async () => {
+    const database = await prepareDatabase(server)
+    let isBroken = true
+    const sink = new RecordingSink({
+      batchSizeMax: 100,
+      judge: () => (isBroken ? failing('receiver_unavailable', true) : undefined),
+    })
+    const relay = open(database.url).relay(quick({ sink, leaseMs: 5_000, attemptsMax: 1_000 }))
+    await relay.start()
+    await emitAll(database, [['k', 'head']])
+    await database.query(
+      "select trunkline.emit('order', 'k', 'x', to_jsonb(repeat(md5(n::text), 32 * 1024))) from generate_series(1, 12) as n",
+    )
+    await eventually(async () => (await database.query('select from trunkline.failed_delivery')).length === 13, {
+      what: 'stored',
+      ...waitMs,
+    })
+    sink.batchSizes.length = 0
+    isBroken = false
+    await relay.drained()
+    expect(sink.confirmed).toHaveLength(13)
+    expect(Math.max(...sink.batchSizes)).toBeLessThanOrEqual(4)
+  })
+
+  test('what was delivered at a second attempt is not delivered again behind later ones of its key', async () => {
+    const database = await prepareDatabase(server)
+    const [slow, key] = keysOfOneSlot()
+    const gate = Promise.withResolvers<undefined>()
+    let failuresOfE = 0
+    let isBroken = true
+    const sink = new RecordingSink({
+      judge: ({ change, key: one }) => {
+        if (one === slow) return gate.promise
+        if (change.payload === 'E' && (failuresOfE += 1) < 2) return failing('receiver_unavailable', true)
+        return change.payload === 'F' && isBroken ? failing('receiver_unavailable', true) : undefined
+      },
+    })
+    const relay = open(database.url).relay(quick({ sink, attemptsMax: 1_000 }))
+    await relay.start()
+    await emitAll(database, [
+      [slow, 's'],
+      [key, 'E'],
+      [key, 'F'],
+    ])
+    const states = async (): Promise<unknown> =>
+      (await database.query<{ state: string }>('select state from trunkline.failed_delivery order by id')).map(
+        ({ state }) => state,
+      )
+    await eventually(async () => String(await states()) === 'done,retry', {
+      what: 'E is delivered, F is not',
+      ...waitMs,
+    })
+    let lost = 0
+    relay.on('slots', () => (lost += 1))
+    await terminateBackends(database, { where: "application_name = 'trunkline relay keep'" })
+    gate.resolve(undefined)
+    await eventually(() => lost > 0, { what: 'it starts over', ...waitMs })
+    isBroken = false
+    await relay.drained()
+    expect(sink.of(key)).toEqual(['E', 'F'])
+    expect(await states()).toEqual([])
+  })
+})
