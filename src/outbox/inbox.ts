@@ -77,9 +77,14 @@ export class Inbox {
   async #claim(db: Queryable, consumer: string, messageId: string): Promise<boolean> {
     try {
       // Without parameters: only so does a statement outside of a transaction begin and run at one moment, which gives it away.
-      const { rows } = await db.query<{ is_new: boolean }>(
-        `select ${quoteIdentifier(this.#schema)}.inbox_claim(${hexText(consumer)}, ${hexText(messageId)}) as is_new`,
+      const claim = `${quoteIdentifier(this.#schema)}.inbox_claim(${hexText(consumer)}, ${hexText(messageId)})`
+      // A BEGIN that came in one message with this statement has its moment, too (`trunkline.write` sends it so): then it is asked
+      // again, and only outside of a transaction is that moment the same again.
+      const isOpening = 'transaction_timestamp() = statement_timestamp()'
+      let { rows } = await db.query<{ is_new: boolean | null }>(
+        `select case when ${isOpening} then null else ${claim} end as is_new`,
       )
+      if (rows[0]?.is_new === null) ({ rows } = await db.query(`select ${claim} as is_new`))
       return rows[0]?.is_new === true
     } catch (error) {
       const state = sqlStateOf(error)

@@ -121,6 +121,21 @@ describeEachPostgres('inbox', (server) => {
     })
   })
 
+  test('as the first statement of a routed transaction, whose BEGIN comes with it', async () => {
+    const trunkline = open()
+    const handleOnce = (end?: Error): Promise<boolean> =>
+      trunkline.write(async (tx) => {
+        const isNew = await trunkline.inbox.once(tx, 'routed', 'm', () =>
+          tx.query("insert into handled values ('routed')"),
+        )
+        if (end !== undefined) throw end
+        return isNew
+      })
+    await expect(handleOnce(new Error('rolled back'))).rejects.toThrow('rolled back')
+    expect([await handleOnce(), await handleOnce()]).toEqual([true, false])
+    expect(await timesHandled('routed')).toBe(1)
+  })
+
   test('with a slonik transaction', async () => {
     const { inbox } = open()
     const pool = await createPool(database().url)
