@@ -10,6 +10,8 @@ create sequence trunkline.failed_delivery_id_seq as bigint start 1 increment 1 m
 
 create sequence trunkline.log_id_seq as bigint start 1 increment 1 minvalue 1 maxvalue 9223372036854775807 cache 1 no cycle;
 
+create sequence trunkline.relay_checkpoint_id_seq as bigint start 1 increment 1 minvalue 1 maxvalue 9223372036854775807 cache 1 no cycle;
+
 -- tables
 
 create table trunkline.aggregate_snapshot (
@@ -157,6 +159,30 @@ create table trunkline.relay (
   created_at timestamp with time zone default now() not null
 );
 
+create table trunkline.relay_checkpoint (
+  id bigint default nextval('trunkline.relay_checkpoint_id_seq'::regclass) not null,
+  relay text not null,
+  slot smallint not null,
+  "position" text not null,
+  snapshot txid_snapshot not null
+);
+
+create table trunkline.relay_checkpoint_0 (
+  id bigint default nextval('trunkline.relay_checkpoint_id_seq'::regclass) not null,
+  relay text not null,
+  slot smallint not null,
+  "position" text not null,
+  snapshot txid_snapshot not null
+) inherits (trunkline.relay_checkpoint);
+
+create table trunkline.relay_checkpoint_1 (
+  id bigint default nextval('trunkline.relay_checkpoint_id_seq'::regclass) not null,
+  relay text not null,
+  slot smallint not null,
+  "position" text not null,
+  snapshot txid_snapshot not null
+) inherits (trunkline.relay_checkpoint);
+
 create table trunkline.relay_mark (
   relay text not null,
   slot smallint not null,
@@ -180,10 +206,17 @@ create table trunkline.relay_slot (
   slot smallint not null,
   owner uuid,
   epoch bigint default 0 not null,
-  "position" text not null,
-  snapshot txid_snapshot not null,
-  suspect boolean default false not null,
-  updated_at timestamp with time zone default now() not null
+  suspect boolean default false not null
+);
+
+create table trunkline.relay_turn (
+  only_row boolean default true not null,
+  side smallint default 0 not null,
+  first_id bigint default 0 not null,
+  rows_max bigint default 20000 not null,
+  copied boolean default false not null,
+  changed_at timestamp with time zone default now() not null,
+  pause interval default '00:00:10'::interval not null
 );
 
 create table trunkline.routine (
@@ -278,6 +311,12 @@ alter table trunkline.relay_slot add constraint relay_slot_pkey PRIMARY KEY (rel
 
 alter table trunkline.relay_slot add constraint relay_slot_relay_fkey FOREIGN KEY (relay) REFERENCES trunkline.relay(name) ON DELETE CASCADE;
 
+alter table trunkline.relay_turn add constraint relay_turn_only_row_check CHECK (only_row);
+
+alter table trunkline.relay_turn add constraint relay_turn_pkey PRIMARY KEY (only_row);
+
+alter table trunkline.relay_turn add constraint relay_turn_side_check CHECK ((side = ANY (ARRAY[0, 1])));
+
 alter table trunkline.routine add constraint routine_pkey PRIMARY KEY (name);
 
 alter table trunkline.slot add constraint slot_pkey PRIMARY KEY (slot);
@@ -306,6 +345,8 @@ CREATE INDEX failed_delivery_dead ON trunkline.failed_delivery USING btree (rela
 
 CREATE INDEX failed_delivery_done ON trunkline.failed_delivery USING btree (relay, slot) WHERE (state = 'done'::text);
 
+CREATE INDEX failed_delivery_due ON trunkline.failed_delivery USING btree (relay, retry_at, id) WHERE (state = 'retry'::text);
+
 CREATE INDEX failed_delivery_live ON trunkline.failed_delivery USING btree (relay, slot, topic, hashtextextended(key, (0)::bigint), id) WHERE ((state = 'retry'::text) OR holds);
 
 CREATE INDEX inbox_handled_at ON trunkline.inbox USING btree (handled_at);
@@ -317,6 +358,10 @@ CREATE INDEX log_0_topic_xid_id ON trunkline.log_0 USING btree (topic, xid, id);
 CREATE INDEX log_1_topic_xid_id ON trunkline.log_1 USING btree (topic, xid, id);
 
 CREATE INDEX log_2_topic_xid_id ON trunkline.log_2 USING btree (topic, xid, id);
+
+CREATE INDEX relay_checkpoint_0_place ON trunkline.relay_checkpoint_0 USING btree (relay, slot, id);
+
+CREATE INDEX relay_checkpoint_1_place ON trunkline.relay_checkpoint_1 USING btree (relay, slot, id);
 
 CREATE INDEX tick_xid ON trunkline.tick USING btree (xid);
 
@@ -1612,7 +1657,7 @@ begin
   execute format('grant usage on schema %I to %I', place, role);
   execute format(
     'grant select on installation, log, log_0, log_1, log_2, log_id_seq, event, event_position_seq, migration, routine, slot, tick, topic, '
-    || 'relay, relay_member, relay_slot, failed_delivery, outbox to %I',
+    || 'relay, relay_member, relay_slot, relay_place, relay_turn, failed_delivery, outbox to %I',
     role
   );
   execute format('grant select, insert, update, delete on reader to %I', role);
@@ -1634,10 +1679,12 @@ AS $function$
 begin
   perform grant_reader(role);
   execute format('grant select, insert, update, delete on relay, relay_member, relay_slot, relay_mark, failed_delivery to %I', role);
+  execute format('grant select, insert on relay_checkpoint, relay_checkpoint_0, relay_checkpoint_1 to %I', role);
+  execute format('grant usage on sequence relay_checkpoint_id_seq to %I', role);
   execute format(
     'grant execute on function inbox_claim, inbox_forget, log_beginning, relay_beat, relay_begin_attempts, relay_behind, '
     || 'relay_due, relay_join, relay_leave, relay_mark_attempts, relay_owns, relay_save, relay_settle_attempts, '
-    || 'relay_store_failures, relay_take to %I',
+    || 'relay_store_failures, relay_take, relay_turn to %I',
     role
   );
 end
@@ -2153,7 +2200,7 @@ begin
       for update skip locked
     ) returning m.owner
   )
-  update relay_slot as s set owner = null, epoch = s.epoch + 1, suspect = true, updated_at = now()
+  update relay_slot as s set owner = null, epoch = s.epoch + 1, suspect = true
   from dead as d where s.relay = in_relay and s.owner = d.owner;
 
   select
@@ -2172,12 +2219,15 @@ begin
   -- Snapshots of one server are ordered: the later one has the higher xmax, or fewer transactions in progress below it.
   update reader as r set position = l.position, snapshot = l.snapshot, updated_at = now()
   from (
-    select s.position, s.snapshot from relay_slot as s where s.relay = in_relay
+    select s.position, s.snapshot from relay_place as s where s.relay = in_relay
     order by txid_snapshot_xmax(s.snapshot), (select count(*) from txid_snapshot_xip(s.snapshot)) desc, s.slot
     limit 1
   ) as l
   where r.name = 'relay:' || in_relay
     and (r.position <> l.position or (moves and r.updated_at < now() - interval '10 seconds'));
+
+  -- At the end: it may lock what others would wait for.
+  perform relay_turn();
 end
 $function$;
 
@@ -2220,7 +2270,7 @@ CREATE OR REPLACE FUNCTION trunkline.relay_behind(in_relay text, target txid_sna
  SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
 AS $function$
   select
-    (select count(*)::integer from relay_slot as s where s.relay = in_relay and (
+    (select count(*)::integer from relay_place as s where s.relay = in_relay and (
       txid_snapshot_xmax(s.snapshot) < txid_snapshot_xmax(target)
       or txid_snapshot_xmax(s.snapshot) = txid_snapshot_xmax(target)
         and (select count(*) from txid_snapshot_xip(s.snapshot)) > (select count(*) from txid_snapshot_xip(target))
@@ -2231,23 +2281,24 @@ AS $function$
     ))
 $function$;
 
-CREATE OR REPLACE FUNCTION trunkline.relay_due(in_relay text, in_owner uuid, count integer)
+CREATE OR REPLACE FUNCTION trunkline.relay_due(in_relay text, in_owner uuid, count integer, thorough boolean)
  RETURNS TABLE(id bigint, slot smallint, topic text, key text, log_id bigint, attempts integer, due_ms bigint)
  LANGUAGE sql
  SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
 AS $function$
-  select h.id, h.slot, h.topic, h.key, h.log_id, h.attempts, ceil(extract(epoch from h.retry_at - clock_timestamp()) * 1000)::bigint
-  from (
-    select distinct on (d.topic, d.key, case when d.key is null then d.id end)
-      d.id, d.slot, d.topic, d.key, d.log_id, d.attempts::integer as attempts, d.retry_at, d.state
-    from failed_delivery as d
-    join relay_slot as s on s.relay = d.relay and s.slot = d.slot
-    where d.relay = in_relay and s.owner = in_owner and (d.state = 'retry' or d.holds)
-    order by d.topic, d.key, case when d.key is null then d.id end, d.id
-  ) as h
-  where h.state = 'retry'
-  order by h.retry_at, h.id
-  limit $3
+  select
+    d.id, d.slot, d.topic, d.key, d.log_id, d.attempts::integer,
+    case when d.retry_at = 'infinity' then 0 else ceil(extract(epoch from d.retry_at - clock_timestamp()) * 1000)::bigint end
+  from failed_delivery as d
+  where d.relay = in_relay and d.state = 'retry' and (thorough or d.retry_at < 'infinity')
+    and d.slot = any (array(select s.slot from relay_slot as s where s.relay = in_relay and s.owner = in_owner))
+    and not exists (
+      select from failed_delivery as f
+      where f.relay = in_relay and f.slot = d.slot and f.topic = d.topic and hashtextextended(f.key, 0) = hashtextextended(d.key, 0)
+        and f.key = d.key and f.id < d.id and (f.state = 'retry' or f.holds)
+    )
+  order by d.retry_at, d.id
+  limit count
 $function$;
 
 CREATE OR REPLACE FUNCTION trunkline.relay_join(in_relay text, in_owner uuid, in_process text, in_lease_ms integer, in_slots integer, in_topics bigint[], in_sink text, start text)
@@ -2265,6 +2316,7 @@ declare
   sorted constant bigint[] := (select array_agg(x order by x) from unnest(in_topics) as x);
   previous record;
   slot_count integer;
+  made_slots smallint[];
 begin
   -- One that delivers other topics would save places past events of the topics that only this one has.
   select r.topics into previous from relay as r where r.name = in_relay for update;
@@ -2278,9 +2330,18 @@ begin
   on conflict (name) do update set topics = excluded.topics, sink = excluded.sink
     where (r.topics, r.sink) is distinct from (excluded.topics, excluded.sink);
   select r.slots into strict slot_count from relay as r where r.name = in_relay;
-  insert into relay_slot (relay, slot, position, snapshot)
-  select in_relay, s, place, seen from generate_series(0, slot_count - 1) as s
-  on conflict (relay, slot) do nothing;
+  with made as (
+    insert into relay_slot as s (relay, slot)
+    select in_relay, n from generate_series(0, slot_count - 1) as n
+    on conflict (relay, slot) do nothing
+    returning s.slot
+  )
+  select array_agg(m.slot) into made_slots from made as m;
+  if (select t.side from relay_turn as t) = 0 then
+    insert into relay_checkpoint_0 (relay, slot, position, snapshot) select in_relay, n, place, seen from unnest(made_slots) as n;
+  else
+    insert into relay_checkpoint_1 (relay, slot, position, snapshot) select in_relay, n, place, seen from unnest(made_slots) as n;
+  end if;
   insert into reader (name, position, snapshot) values ('relay:' || in_relay, place, seen)
   on conflict (name) do nothing;
   insert into relay_member (relay, owner, process, expires_at)
@@ -2294,7 +2355,7 @@ CREATE OR REPLACE FUNCTION trunkline.relay_leave(in_relay text, in_owner uuid)
  LANGUAGE sql
  SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
 AS $function$
-  update relay_slot as s set owner = null, epoch = s.epoch + 1, suspect = true, updated_at = now()
+  update relay_slot as s set owner = null, epoch = s.epoch + 1, suspect = true
   where s.relay = in_relay and s.owner = in_owner;
   delete from relay_member as m where m.relay = in_relay and m.owner = in_owner;
 $function$;
@@ -2332,37 +2393,47 @@ $function$;
 
 CREATE OR REPLACE FUNCTION trunkline.relay_save(in_relay text, in_owner uuid, in_slots smallint[], positions text[], suspects boolean[], finished bigint[], gives_back boolean)
  RETURNS smallint[]
- LANGUAGE sql
+ LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
 AS $function$
-  with saved as (
-    update relay_slot as s set
-      position = v.position,
-      snapshot = split_part(v.position, '/', 3)::txid_snapshot,
-      suspect = v.suspect,
-      owner = case when gives_back then null else s.owner end,
-      epoch = s.epoch + gives_back::integer,
-      updated_at = now()
-    from unnest(in_slots, positions, suspects) as v (slot, position, suspect)
-    where s.relay = in_relay and s.slot = v.slot and s.owner = in_owner
-    returning s.slot, s.suspect, s.position
-  ), unmarked as (
-    delete from relay_mark as m using saved as s
-    where m.relay = in_relay and m.slot = s.slot and (not s.suspect or m.log_id = any (finished))
-  ), settled as (
-    delete from failed_delivery as d using saved as s
-    where d.relay = in_relay and d.slot = s.slot and d.state = 'done' and is_covered(s.position, d.log_id, d.xid)
-  )
-  select coalesce(array_agg(s.slot), '{}') from saved as s
+declare
+  -- They stay this process's own until the end of the transaction, so that the ids below are in the order of the owners.
+  own constant smallint[] := array(
+    select s.slot from relay_slot as s
+    where s.relay = in_relay and s.slot = any (in_slots) and s.owner = in_owner
+    order by s.slot for no key update
+  );
+begin
+  if (select t.side from relay_turn as t) = 0 then
+    insert into relay_checkpoint_0 (relay, slot, position, snapshot)
+    select in_relay, v.slot, v.position, split_part(v.position, '/', 3)::txid_snapshot
+    from unnest(in_slots, positions) as v (slot, position) where v.slot = any (own);
+  else
+    insert into relay_checkpoint_1 (relay, slot, position, snapshot)
+    select in_relay, v.slot, v.position, split_part(v.position, '/', 3)::txid_snapshot
+    from unnest(in_slots, positions) as v (slot, position) where v.slot = any (own);
+  end if;
+  update relay_slot as s set
+    suspect = v.suspect,
+    owner = case when gives_back then null else s.owner end,
+    epoch = s.epoch + gives_back::integer
+  from unnest(in_slots, suspects) as v (slot, suspect)
+  where s.relay = in_relay and s.slot = v.slot and v.slot = any (own) and (gives_back or s.suspect <> v.suspect);
+  delete from relay_mark as m using unnest(in_slots, suspects) as v (slot, suspect)
+  where m.relay = in_relay and m.slot = v.slot and v.slot = any (own) and (not v.suspect or m.log_id = any (finished));
+  delete from failed_delivery as d using unnest(in_slots, positions) as v (slot, position)
+  where d.relay = in_relay and d.slot = v.slot and v.slot = any (own) and d.state = 'done' and is_covered(v.position, d.log_id, d.xid);
+  return own;
+end
 $function$;
 
-CREATE OR REPLACE FUNCTION trunkline.relay_settle_attempts(in_relay text, in_owner uuid, done bigint[], failures json, in_topic text, in_key text)
+CREATE OR REPLACE FUNCTION trunkline.relay_settle_attempts(in_relay text, in_owner uuid, done bigint[], failures json, in_slot smallint, in_topic text, in_key text)
  RETURNS integer
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
 AS $function$
 begin
-  delete from failed_delivery as d using relay_slot as s
+  delete from failed_delivery as d using relay_place as s
   where d.relay = in_relay and d.id = any (done) and s.relay = d.relay and s.slot = d.slot and is_covered(s.position, d.log_id, d.xid);
   update failed_delivery as d set state = 'done', holds = false where d.relay = in_relay and d.id = any (done);
   update failed_delivery as d set
@@ -2375,9 +2446,17 @@ begin
   )
   where d.relay = in_relay and d.id = f.id
     and exists (select from relay_slot as s where s.relay = d.relay and s.slot = d.slot and s.owner = in_owner for share);
+  -- The next one of the key has its turn.
+  update failed_delivery as d set retry_at = clock_timestamp()
+  where d.state = 'retry' and d.retry_at = 'infinity' and d.id = (
+    select f.id from failed_delivery as f
+    where f.relay = in_relay and f.slot = in_slot and f.topic = in_topic and hashtextextended(f.key, 0) = hashtextextended(in_key, 0)
+      and f.key = in_key and (f.state = 'retry' or f.holds)
+    order by f.id limit 1
+  );
   return (
     select count(*) from failed_delivery as d
-    where d.relay = in_relay and d.topic = in_topic and hashtextextended(d.key, 0) = hashtextextended(in_key, 0) and d.key = in_key and (d.state = 'retry' or d.holds)
+    where d.relay = in_relay and d.slot = in_slot and d.topic = in_topic and hashtextextended(d.key, 0) = hashtextextended(in_key, 0) and d.key = in_key and (d.state = 'retry' or d.holds)
   );
 end
 $function$;
@@ -2397,7 +2476,11 @@ begin
   )
   select
     in_relay, f.slot, f.topic, f.key, f.message_id, f.log_id, f.xid, f.change::json, octet_length(f.change), f.state, f.holds, f.attempts,
-    clock_timestamp() + f.delay_ms * interval '1 millisecond',
+    -- What waits behind another one of its key is not looked at before it is its turn.
+    case
+      when f.state = 'retry' and f.attempts = 0 and f.key is not null then 'infinity'
+      else clock_timestamp() + f.delay_ms * interval '1 millisecond'
+    end,
     case when f.attempts > 0 then clock_timestamp() - f.since_ms * interval '1 millisecond' end,
     case when f.attempts > 0 then clock_timestamp() end,
     case when f.state = 'dead' then clock_timestamp() end,
@@ -2411,6 +2494,17 @@ begin
     first_attempt_at = coalesce(d.first_attempt_at, excluded.first_attempt_at), last_attempt_at = excluded.last_attempt_at,
     dead_at = excluded.dead_at, error_code = excluded.error_code, error_message = excluded.error_message
     where excluded.attempts > 0;
+  -- The other one may have gone meanwhile.
+  update failed_delivery as d set retry_at = clock_timestamp()
+  from (
+    select distinct f.slot, f.topic, f.key from json_to_recordset(failures) as f (slot smallint, topic text, key text) where f.key is not null
+  ) as k
+  where d.state = 'retry' and d.retry_at = 'infinity' and d.id = (
+    select h.id from failed_delivery as h
+    where h.relay = in_relay and h.slot = k.slot and h.topic = k.topic and hashtextextended(h.key, 0) = hashtextextended(k.key, 0)
+      and h.key = k.key and (h.state = 'retry' or h.holds)
+    order by h.id limit 1
+  );
   delete from relay_mark as m using json_to_recordset(failures) as f (log_id bigint, xid bigint)
   where m.relay = in_relay and m.log_id = f.log_id and m.xid = f.xid;
   return true;
@@ -2418,21 +2512,104 @@ end
 $function$;
 
 CREATE OR REPLACE FUNCTION trunkline.relay_take(in_relay text, in_owner uuid, count integer)
- RETURNS SETOF trunkline.relay_slot
- LANGUAGE sql
+ RETURNS TABLE(slot smallint, epoch bigint, "position" text, suspect boolean)
+ LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
 AS $function$
-  with member as (
-    select from relay_member as m
-    where m.relay = in_relay and m.owner = in_owner and m.expires_at > clock_timestamp()
-    for share
+declare
+  taken smallint[];
+begin
+  perform from relay_member as m
+  where m.relay = in_relay and m.owner = in_owner and m.expires_at > clock_timestamp()
+  for share;
+  if not found then
+    return;
+  end if;
+  with free as (
+    update relay_slot as s set owner = in_owner, epoch = s.epoch + 1
+    where s.relay = in_relay and s.slot in (
+      select v.slot from relay_slot as v where v.relay = in_relay and v.owner is null
+      order by v.slot limit count for update skip locked
+    )
+    returning s.slot
   )
-  update relay_slot as s set owner = in_owner, epoch = s.epoch + 1, updated_at = now()
-  where s.relay = in_relay and exists (select from member) and s.slot in (
-    select v.slot from relay_slot as v where v.relay = in_relay and v.owner is null
-    order by v.slot limit $3 for update skip locked
-  )
-  returning s.*
+  select array_agg(f.slot) into taken from free as f;
+  -- A statement of its own: it sees what the last owner saved, whenever that was.
+  return query
+    select p.slot, p.epoch, p.position, p.suspect from relay_place as p where p.relay = in_relay and p.slot = any (taken);
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.relay_turn()
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+declare
+  turn relay_turn%rowtype;
+  last_id bigint;
+  is_empty boolean;
+begin
+  select * into strict turn from relay_turn;
+  if turn.side = 0 then
+    is_empty := not exists (select from only relay_checkpoint_1);
+  else
+    is_empty := not exists (select from only relay_checkpoint_0);
+  end if;
+  select s.last_value into last_id from relay_checkpoint_id_seq as s;
+  if (is_empty and last_id - turn.first_id < turn.rows_max) or (not is_empty and turn.changed_at > now() - turn.pause) then
+    return false;
+  end if;
+
+  perform from relay_turn as t where t.changed_at = turn.changed_at and t.side = turn.side and t.copied = turn.copied for update skip locked;
+  if not found then
+    return false;
+  end if;
+
+  if is_empty then
+    update relay_turn as t set side = 1 - t.side, first_id = last_id, copied = false, changed_at = clock_timestamp();
+    return true;
+  end if;
+
+  if not turn.copied then
+    -- With their ids: a newer one that is being written at this moment stays the newer one.
+    if turn.side = 0 then
+      insert into relay_checkpoint_0 (id, relay, slot, position, snapshot)
+      select c.id, c.relay, c.slot, c.position, c.snapshot from relay_slot as s cross join lateral (
+        select * from only relay_checkpoint_1 as p where p.relay = s.relay and p.slot = s.slot order by p.id desc limit 1
+      ) as c where not exists (select from only relay_checkpoint_0 as n where n.relay = c.relay and n.slot = c.slot and n.id >= c.id);
+    else
+      insert into relay_checkpoint_1 (id, relay, slot, position, snapshot)
+      select c.id, c.relay, c.slot, c.position, c.snapshot from relay_slot as s cross join lateral (
+        select * from only relay_checkpoint_0 as p where p.relay = s.relay and p.slot = s.slot order by p.id desc limit 1
+      ) as c where not exists (select from only relay_checkpoint_1 as n where n.relay = c.relay and n.slot = c.slot and n.id >= c.id);
+    end if;
+    update relay_turn set copied = true, changed_at = clock_timestamp();
+    return true;
+  end if;
+
+  begin
+    execute format('lock table relay_checkpoint_%s in access exclusive mode nowait', 1 - turn.side);
+  exception when lock_not_available then
+    return false;
+  end;
+  -- One that was written there late, by somebody who had read whose turn it was before that changed.
+  if exists (
+    select from relay_slot as s
+    cross join lateral (
+      select
+        coalesce((select max(p.id) from only relay_checkpoint_0 as p where p.relay = s.relay and p.slot = s.slot), 0) as in_0,
+        coalesce((select max(p.id) from only relay_checkpoint_1 as p where p.relay = s.relay and p.slot = s.slot), 0) as in_1
+    ) as l
+    where case turn.side when 0 then l.in_1 > l.in_0 else l.in_0 > l.in_1 end
+  ) then
+    update relay_turn set copied = false, changed_at = clock_timestamp();
+    return false;
+  end if;
+  execute format('truncate only relay_checkpoint_%s', 1 - turn.side);
+  return true;
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION trunkline.release(table_name text)
@@ -2827,8 +3004,24 @@ create view trunkline.outbox as
           WHERE k.id = l.topic
          LIMIT 1) t
      LEFT JOIN trunkline.relay r ON r.topics IS NULL OR (l.topic = ANY (r.topics))
-     LEFT JOIN trunkline.relay_slot s ON s.relay = r.name AND s.slot = trunkline.key_slot(l.key, l.id, r.slots::integer)
+     LEFT JOIN trunkline.relay_place s ON s.relay = r.name AND s.slot = trunkline.key_slot(l.key, l.id, r.slots::integer)
   WHERE l.operation = 'e'::"char";
+
+create view trunkline.relay_place as
+ SELECT s.relay,
+    s.slot,
+    s.owner,
+    s.epoch,
+    s.suspect,
+    c."position",
+    c.snapshot
+   FROM trunkline.relay_slot s
+     CROSS JOIN LATERAL ( SELECT p."position",
+            p.snapshot
+           FROM trunkline.relay_checkpoint p
+          WHERE p.relay = s.relay AND p.slot = s.slot
+          ORDER BY p.id DESC
+         LIMIT 1) c;
 
 -- rights: what is not named here is the owner’s alone
 

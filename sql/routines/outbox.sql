@@ -21,5 +21,5 @@ from :"schema".log as l
 -- A topic may have several equal rows.
 cross join lateral (select k.name from :"schema".topic as k where k.id = l.topic limit 1) as t
 left join :"schema".relay as r on r.topics is null or l.topic = any (r.topics)
-left join :"schema".relay_slot as s on s.relay = r.name and s.slot = :"schema".key_slot(l.key, l.id, r.slots)
+left join :"schema".relay_place as s on s.relay = r.name and s.slot = :"schema".key_slot(l.key, l.id, r.slots)
 where l.operation = 'e';

@@ -30,7 +30,7 @@ begin
       for update skip locked
     ) returning m.owner
   )
-  update relay_slot as s set owner = null, epoch = s.epoch + 1, suspect = true, updated_at = now()
+  update relay_slot as s set owner = null, epoch = s.epoch + 1, suspect = true
   from dead as d where s.relay = in_relay and s.owner = d.owner;
 
   select
@@ -49,12 +49,15 @@ begin
   -- Snapshots of one server are ordered: the later one has the higher xmax, or fewer transactions in progress below it.
   update reader as r set position = l.position, snapshot = l.snapshot, updated_at = now()
   from (
-    select s.position, s.snapshot from relay_slot as s where s.relay = in_relay
+    select s.position, s.snapshot from relay_place as s where s.relay = in_relay
     order by txid_snapshot_xmax(s.snapshot), (select count(*) from txid_snapshot_xip(s.snapshot)) desc, s.slot
     limit 1
   ) as l
   where r.name = 'relay:' || in_relay
     and (r.position <> l.position or (moves and r.updated_at < now() - interval '10 seconds'));
+
+  -- At the end: it may lock what others would wait for.
+  perform relay_turn();
 end
 $function$;
 

@@ -5,7 +5,7 @@ language sql
 set search_path = pg_catalog, :"schema", pg_temp
 as $function$
   select
-    (select count(*)::integer from relay_slot as s where s.relay = in_relay and (
+    (select count(*)::integer from relay_place as s where s.relay = in_relay and (
       txid_snapshot_xmax(s.snapshot) < txid_snapshot_xmax(target)
       or txid_snapshot_xmax(s.snapshot) = txid_snapshot_xmax(target)
         and (select count(*) from txid_snapshot_xip(s.snapshot)) > (select count(*) from txid_snapshot_xip(target))

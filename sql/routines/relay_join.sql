@@ -23,6 +23,7 @@ declare
   sorted constant bigint[] := (select array_agg(x order by x) from unnest(in_topics) as x);
   previous record;
   slot_count integer;
+  made_slots smallint[];
 begin
   -- One that delivers other topics would save places past events of the topics that only this one has.
   select r.topics into previous from relay as r where r.name = in_relay for update;
@@ -36,9 +37,18 @@ begin
   on conflict (name) do update set topics = excluded.topics, sink = excluded.sink
     where (r.topics, r.sink) is distinct from (excluded.topics, excluded.sink);
   select r.slots into strict slot_count from relay as r where r.name = in_relay;
-  insert into relay_slot (relay, slot, position, snapshot)
-  select in_relay, s, place, seen from generate_series(0, slot_count - 1) as s
-  on conflict (relay, slot) do nothing;
+  with made as (
+    insert into relay_slot as s (relay, slot)
+    select in_relay, n from generate_series(0, slot_count - 1) as n
+    on conflict (relay, slot) do nothing
+    returning s.slot
+  )
+  select array_agg(m.slot) into made_slots from made as m;
+  if (select t.side from relay_turn as t) = 0 then
+    insert into relay_checkpoint_0 (relay, slot, position, snapshot) select in_relay, n, place, seen from unnest(made_slots) as n;
+  else
+    insert into relay_checkpoint_1 (relay, slot, position, snapshot) select in_relay, n, place, seen from unnest(made_slots) as n;
+  end if;
   insert into reader (name, position, snapshot) values ('relay:' || in_relay, place, seen)
   on conflict (name) do nothing;
   insert into relay_member (relay, owner, process, expires_at)

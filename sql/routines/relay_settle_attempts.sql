@@ -5,6 +5,7 @@ create or replace function :"schema".relay_settle_attempts(
   in_owner uuid,
   done bigint[],
   failures json,
+  in_slot smallint,
   in_topic text,
   in_key text
 ) returns integer
@@ -12,7 +13,7 @@ language plpgsql
 set search_path = pg_catalog, :"schema", pg_temp
 as $function$
 begin
-  delete from failed_delivery as d using relay_slot as s
+  delete from failed_delivery as d using relay_place as s
   where d.relay = in_relay and d.id = any (done) and s.relay = d.relay and s.slot = d.slot and is_covered(s.position, d.log_id, d.xid);
   update failed_delivery as d set state = 'done', holds = false where d.relay = in_relay and d.id = any (done);
   update failed_delivery as d set
@@ -25,9 +26,17 @@ begin
   )
   where d.relay = in_relay and d.id = f.id
     and exists (select from relay_slot as s where s.relay = d.relay and s.slot = d.slot and s.owner = in_owner for share);
+  -- The next one of the key has its turn.
+  update failed_delivery as d set retry_at = clock_timestamp()
+  where d.state = 'retry' and d.retry_at = 'infinity' and d.id = (
+    select f.id from failed_delivery as f
+    where f.relay = in_relay and f.slot = in_slot and f.topic = in_topic and hashtextextended(f.key, 0) = hashtextextended(in_key, 0)
+      and f.key = in_key and (f.state = 'retry' or f.holds)
+    order by f.id limit 1
+  );
   return (
     select count(*) from failed_delivery as d
-    where d.relay = in_relay and d.topic = in_topic and hashtextextended(d.key, 0) = hashtextextended(in_key, 0) and d.key = in_key and (d.state = 'retry' or d.holds)
+    where d.relay = in_relay and d.slot = in_slot and d.topic = in_topic and hashtextextended(d.key, 0) = hashtextextended(in_key, 0) and d.key = in_key and (d.state = 'retry' or d.holds)
   );
 end
 $function$;

@@ -15,7 +15,11 @@ begin
   )
   select
     in_relay, f.slot, f.topic, f.key, f.message_id, f.log_id, f.xid, f.change::json, octet_length(f.change), f.state, f.holds, f.attempts,
-    clock_timestamp() + f.delay_ms * interval '1 millisecond',
+    -- What waits behind another one of its key is not looked at before it is its turn.
+    case
+      when f.state = 'retry' and f.attempts = 0 and f.key is not null then 'infinity'
+      else clock_timestamp() + f.delay_ms * interval '1 millisecond'
+    end,
     case when f.attempts > 0 then clock_timestamp() - f.since_ms * interval '1 millisecond' end,
     case when f.attempts > 0 then clock_timestamp() end,
     case when f.state = 'dead' then clock_timestamp() end,
@@ -29,6 +33,17 @@ begin
     first_attempt_at = coalesce(d.first_attempt_at, excluded.first_attempt_at), last_attempt_at = excluded.last_attempt_at,
     dead_at = excluded.dead_at, error_code = excluded.error_code, error_message = excluded.error_message
     where excluded.attempts > 0;
+  -- The other one may have gone meanwhile.
+  update failed_delivery as d set retry_at = clock_timestamp()
+  from (
+    select distinct f.slot, f.topic, f.key from json_to_recordset(failures) as f (slot smallint, topic text, key text) where f.key is not null
+  ) as k
+  where d.state = 'retry' and d.retry_at = 'infinity' and d.id = (
+    select h.id from failed_delivery as h
+    where h.relay = in_relay and h.slot = k.slot and h.topic = k.topic and hashtextextended(h.key, 0) = hashtextextended(k.key, 0)
+      and h.key = k.key and (h.state = 'retry' or h.holds)
+    order by h.id limit 1
+  );
   delete from relay_mark as m using json_to_recordset(failures) as f (log_id bigint, xid bigint)
   where m.relay = in_relay and m.log_id = f.log_id and m.xid = f.xid;
   return true;

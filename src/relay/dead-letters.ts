@@ -82,17 +82,41 @@ export class DeadLetters {
   async redrive(filter: DeadLetterFilter): Promise<number> {
     return this.#change(
       filter,
-      `update ${this.#place}.failed_delivery as d
-       set state = 'retry', holds = false, attempts = 0, retry_at = clock_timestamp(), dead_at = null`,
+      `changed as (
+         update ${this.#place}.failed_delivery as d
+         set state = 'retry', holds = false, attempts = 0, retry_at = clock_timestamp(), dead_at = null
+         where d.id in (select c.id from chosen as c) returning d.id
+       )`,
     )
   }
 
-  /** Forgets them for good; keys that they held go on. Returns how many. */
+  /**
+   * Forgets them for good; keys that they held go on. One that its relay's checkpoint has not passed yet is kept as done until
+   * then, so that starting over from there does not attempt it again. Returns how many.
+   */
   async discard(filter: DeadLetterFilter): Promise<number> {
-    return this.#change(filter, `delete from ${this.#place}.failed_delivery as d`)
+    return this.#change(
+      filter,
+      `gone as (
+         delete from ${this.#place}.failed_delivery as d using ${this.#place}.relay_place as p
+         where d.id in (select c.id from chosen as c) and p.relay = d.relay and p.slot = d.slot
+           and ${this.#place}.is_covered(p.position, d.log_id, d.xid)
+         returning d.id
+       ), kept as (
+         update ${this.#place}.failed_delivery as d set state = 'done', holds = false
+         where d.id in (select c.id from chosen as c) and not exists (
+           select from ${this.#place}.relay_place as p
+           where p.relay = d.relay and p.slot = d.slot and ${this.#place}.is_covered(p.position, d.log_id, d.xid)
+         )
+         returning d.id
+       ), changed as (
+         select g.id from gone as g union all select k.id from kept as k
+       )`,
+    )
   }
 
-  async #change({ relay, ids }: DeadLetterFilter, statement: string): Promise<number> {
+  /** @param changes common table expressions; the last one is `changed` and gives the ids. */
+  async #change({ relay, ids }: DeadLetterFilter, changes: string): Promise<number> {
     const wanted = ids?.map(checkedId)
     // All or none of those that were named.
     const { rows } = await this.#db.query<{ id: string }>(
@@ -100,11 +124,10 @@ export class DeadLetters {
          select d.id from ${this.#place}.failed_delivery as d
          where d.state = 'dead' and ($1::text is null or d.relay = $1) and ($2::bigint[] is null or d.id = any ($2))
          for update
-       ), changed as (
-         ${statement} where d.id in (select w.id from wanted as w)
-           and ($2::bigint[] is null or (select count(*) from wanted) = (select count(distinct n) from unnest($2) as n))
-         returning d.id
-       )
+       ), chosen as (
+         select w.id from wanted as w
+         where $2::bigint[] is null or (select count(*) from wanted) = (select count(distinct n) from unnest($2) as n)
+       ), ${changes}
        select c.id::text from changed as c`,
       [relay ?? null, wanted ?? null],
     )

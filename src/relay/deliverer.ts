@@ -4,6 +4,7 @@ import { isConnectionFailure } from '../postgres/index.ts'
 import { attempt, storableText } from './attempt.ts'
 import { retryDelayMs } from './backoff.ts'
 import type { HeldKeys } from './held-keys.ts'
+import { MarkQueue } from './mark-queue.ts'
 import type { Outage } from './outage.ts'
 import type { CheckedRelayOptions } from './relay-options.ts'
 import type { NewFailure, RelayStore } from './relay-store.ts'
@@ -53,9 +54,11 @@ export class Deliverer {
   readonly #options: DelivererOptions
   /** Keys in calls at this moment. */
   readonly #inFlight = new Set<string>()
+  readonly #marks: MarkQueue
 
   constructor(options: DelivererOptions) {
     this.#options = options
+    this.#marks = new MarkQueue((entries) => this.#writeMarks(entries))
   }
 
   /** True while a delivery of the key is being attempted or stored. */
@@ -137,12 +140,8 @@ export class Deliverer {
 
   async #mark(batch: readonly Entry[]): Promise<boolean> {
     try {
-      const isOurs = await this.#options.store().mark(
-        batch.map(({ share }) => share.slot),
-        batch.map(({ change }) => change.id),
-        batch.map(({ change }) => change.xid),
-        batch.every(({ isAlone }) => isAlone),
-      )
+      // One that is attempted alone has nothing beside it to go with.
+      const isOurs = await (batch.every(({ isAlone }) => isAlone) ? this.#writeMarks(batch) : this.#marks.add(batch))
       if (!isOurs) this.#options.onLost()
       return isOurs
     } catch (error) {
@@ -150,6 +149,15 @@ export class Deliverer {
       await pause(backoffMs(1))
       return false
     }
+  }
+
+  async #writeMarks(entries: readonly Entry[]): Promise<boolean> {
+    return this.#options.store().mark(
+      entries.map(({ share }) => share.slot),
+      entries.map(({ change }) => change.id),
+      entries.map(({ change }) => change.xid),
+      entries.every(({ isAlone }) => isAlone),
+    )
   }
 
   async #settle(batch: readonly Entry[], outcomes: readonly (DeliveryError | undefined)[]): Promise<readonly Entry[]> {

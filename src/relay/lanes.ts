@@ -4,6 +4,8 @@ import type { Entry } from './slot-share.ts'
 
 /** Bytes of bodies in one call of the sink, about. */
 const batchBytesMax = 4 * 1024 * 1024
+/** Deliveries in one call while their slot is suspect: after another death each of them is attempted alone. */
+const suspectBatchMax = 20
 /** Pause of a lane after an error that nobody expects, in milliseconds. */
 const errorPauseMs = 1_000
 
@@ -117,6 +119,7 @@ export class Lanes {
     while (batch.length < this.#options.batchSizeMax) {
       const entry = queue.peek()
       if (entry === undefined || (batch.length > 0 && bytes + entry.bytes > batchBytesMax)) break
+      if (entry.isSuspect && batch.length >= suspectBatchMax) break
       queue.shift()
       // Of a slot that was lost or is given back: its next owner delivers it.
       if (!entry.share.isWanted(entry)) continue

@@ -18,6 +18,8 @@ import { Shares } from './shares.ts'
 
 /** How long calls in flight are waited for when the relay stops, in milliseconds; then they are told to give up. */
 const stopGraceMs = 10_000
+/** Deliveries done and not saved after which a checkpoint is due at once: what a crash repeats, about. */
+const saveAfter = 1_000
 /** How often the place of a relay that has nothing to do is saved, in milliseconds. */
 const idleSaveMs = 10_000
 /** Pause after an error that only somebody else can mend, in milliseconds. */
@@ -110,7 +112,7 @@ export class RelayRun {
       },
       onDone: (entries) => {
         this.#shares.done(entries)
-        if (this.#shares.ahead >= options.windowMax / 2) this.#saveWake.wake()
+        if (this.#shares.unsaved >= Math.min(saveAfter, options.windowMax / 2)) this.#saveWake.wake()
         if (this.#shares.hasRoom) this.#shares.wake()
       },
       onStored: () => this.#retries.wake(),

@@ -38,7 +38,7 @@ export async function relayStatuses(db: Queryable, schema: string): Promise<Rela
        (select count(*)::integer from ${s}.failed_delivery as d where d.relay = r.name and d.state = 'dead') as "deadLetters"
      from ${s}.relay as r
      cross join lateral (
-       select l.position, l.snapshot from ${s}.relay_slot as l where l.relay = r.name
+       select l.position, l.snapshot from ${s}.relay_place as l where l.relay = r.name
        order by txid_snapshot_xmax(l.snapshot), (select count(*) from txid_snapshot_xip(l.snapshot)) desc limit 1
      ) as p
      cross join lateral (

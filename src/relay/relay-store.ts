@@ -179,7 +179,7 @@ export class RelayStore {
   async storedAhead(slots: readonly number[]): Promise<{ slot: number; id: string; xid: string }[]> {
     return this.#rows(
       `select d.slot::integer as slot, d.log_id::text as id, d.xid::text
-       from ${this.#place}.failed_delivery as d join ${this.#place}.relay_slot as s on s.relay = d.relay and s.slot = d.slot
+       from ${this.#place}.failed_delivery as d join ${this.#place}.relay_place as s on s.relay = d.relay and s.slot = d.slot
        where d.relay = $1 and s.owner = $2 and d.slot = any ($3)
          and d.xid >= txid_snapshot_xmin(s.snapshot) and not ${this.#place}.is_covered(s.position, d.log_id, d.xid)`,
       [slots],
@@ -222,11 +222,12 @@ export class RelayStore {
     return row?.isStored === true
   }
 
-  async due(count: number): Promise<DueFailure[]> {
+  /** @param isThorough also what waits behind another one, in case that is gone. */
+  async due(count: number, isThorough: boolean): Promise<DueFailure[]> {
     return this.#rows(
       `select d.id::text, d.slot::integer as slot, d.topic, d.key, d.log_id::text, d.attempts, d.due_ms::float8 as due_ms
-       from ${this.#place}.relay_due($1, $2, $3) as d`,
-      [count],
+       from ${this.#place}.relay_due($1, $2, $3, $4) as d`,
+      [count, isThorough],
     )
   }
 
@@ -241,13 +242,14 @@ export class RelayStore {
 
   /** Returns how many of the key are stored still. */
   async settle(
-    key: { readonly topic: string; readonly key: string | null },
+    key: { readonly slot: number; readonly topic: string; readonly key: string | null },
     done: readonly string[],
     failures: readonly AttemptFailure[],
   ): Promise<number> {
-    return this.#value('relay_settle_attempts($1, $2, $3::bigint[], $4::json, $5, $6)', [
+    return this.#value('relay_settle_attempts($1, $2, $3::bigint[], $4::json, $5::smallint, $6, $7)', [
       done,
       JSON.stringify(failures),
+      key.slot,
       key.topic,
       key.key,
     ])
@@ -286,7 +288,7 @@ export class RelayStore {
   /** Slots that the process owns by the database, as `take` gives them: its answer may have been lost. */
   async owned(slots: readonly number[]): Promise<TakenSlot[]> {
     return this.#rows(
-      `select s.slot::integer as slot, s.epoch::text, s.position, s.suspect from ${this.#place}.relay_slot as s
+      `select s.slot::integer as slot, s.epoch::text, s.position, s.suspect from ${this.#place}.relay_place as s
        where s.relay = $1 and s.owner = $2 and s.slot = any ($3)`,
       [slots],
     )

@@ -11,8 +11,10 @@ import type { SlotShare } from './slot-share.ts'
 
 /** Longest pause between two looks for what is due, in milliseconds: a redriven dead letter waits that long. */
 const lookIntervalMs = 1_000
-/** How often what is held here is compared with the database, in milliseconds. */
+/** How often what is held here is compared with the database, in milliseconds; */
 const compareIntervalMs = 2_000
+/** and so many times as long as that took. */
+const comparePart = 20
 
 export interface RetriesOptions extends Omit<DelivererOptions, 'onDone' | 'onLost' | 'onStored' | 'onStoreFailed'> {
   readonly deliverer: Deliverer
@@ -40,7 +42,7 @@ export class Retries {
   #isSuspended = false
   #hasWaited = false
   /** By performance.now(). */
-  #comparedAt = 0
+  #compareAt = 0
   #loop: Promise<void> | undefined
 
   constructor(options: RetriesOptions) {
@@ -98,8 +100,8 @@ export class Retries {
     const outageMs = this.#hasWaited ? 0 : outage.waitMs
     this.#hasWaited = outageMs > 0
     if (outageMs > 0) return outageMs
-    await this.#compare()
-    const due = await store().due(relay.concurrency + this.#busy.size + 1)
+    const isThorough = await this.#compare()
+    const due = await store().due(relay.concurrency + this.#busy.size + 1, isThorough)
     let waitMs = lookIntervalMs
     for (const one of due) {
       if (this.#busy.has(one.id)) continue
@@ -110,13 +112,16 @@ export class Retries {
     return waitMs
   }
 
-  /** Dead letters that hold their keys may have been discarded: what they count for comes free. */
-  async #compare(): Promise<void> {
+  /** Dead letters that hold their keys may have been discarded: what they count for comes free. True: it has looked. */
+  async #compare(): Promise<boolean> {
     const { store, held, slots } = this.#options
-    if (performance.now() - this.#comparedAt < compareIntervalMs || (held.size === 0 && held.storedCount === 0)) return
+    const startedAt = performance.now()
+    if (startedAt < this.#compareAt || (held.size === 0 && held.storedCount === 0)) return false
     const { version } = held
-    const stored = await store().held(slots())
-    if (held.correct(version, stored)) this.#comparedAt = performance.now()
+    const isCorrect = held.correct(version, await store().held(slots()))
+    const now = performance.now()
+    this.#compareAt = now + Math.max(isCorrect ? compareIntervalMs : 0, comparePart * (now - startedAt))
+    return true
   }
 
   /** False: the key is in a call at this moment. */

@@ -58,6 +58,11 @@ export class Shares {
     return this.all.some((share) => !share.hasJoined)
   }
 
+  /** Deliveries that are done and that no saved checkpoint covers. */
+  get unsaved(): number {
+    return this.#unsaved
+  }
+
   /** Deliveries read that no saved checkpoint covers. */
   get ahead(): number {
     return this.#unsaved + this.all.reduce((sum, share) => sum + share.pending, 0)

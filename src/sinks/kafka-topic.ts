@@ -19,6 +19,8 @@ export type SendToTopic = (deliveries: readonly Delivery[], deadline: Deadline) 
  * `max.message.bytes` (1,048,588 unless it was changed).
  */
 const requestBytesMax = 900_000
+/** Records in one request, at most: a fault repeats what was on its way, and after an outage that could be the whole window. */
+const requestRecordsMax = 500
 /** What a record takes besides key, value and headers; generous. */
 const recordOverheadBytes = 100
 
@@ -54,7 +56,7 @@ export class KafkaTopic {
       const next = this.#waiting[index]
       if (next === undefined || isHopeless(next)) continue
       bytes += bytesOf(next.delivery)
-      if (group.length > 0 && bytes > requestBytesMax) break
+      if (group.length > 0 && (bytes > requestBytesMax || group.length === requestRecordsMax)) break
       group.push(next)
     }
     this.#waiting = this.#waiting.slice(index)

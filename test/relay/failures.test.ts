@@ -32,7 +32,7 @@ describeEachPostgres('relay: failures', (server) => {
     await eventually(
       async () => {
         const [row] = await database.query<{ n: string }>(
-          `select count(*)::text as n from trunkline.failed_delivery as d join trunkline.relay_slot as s on s.slot = d.slot
+          `select count(*)::text as n from trunkline.failed_delivery as d join trunkline.relay_place as s on s.slot = d.slot
            where trunkline.is_covered(s.position, d.log_id, d.xid)`,
         )
         return row?.n === '4'

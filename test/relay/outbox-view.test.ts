@@ -121,27 +121,4 @@ describeEachPostgres('relay: what SQL shows', (server) => {
       ).toEqual(['a', 'b', 'c'])
     }
   })
-
-  test('no row of the log is ever updated or deleted, however long somebody holds the horizon', async () => {
-    const database = await prepareDatabase(server)
-    const idle = await database.connect()
-    await idle.query('begin isolation level repeatable read; select 1; select txid_current()')
-    const sink = new RecordingSink({ batchSizeMax: 100 })
-    const relay = open(database.url).relay(quick({ sink, topics: ['order'], checkpointIntervalMs: 5 }))
-    await relay.start()
-    for (let n = 0; n < 20; n += 1)
-      await emitAll(
-        database,
-        Array.from({ length: 10 }, (_, m) => [`k${m}`, n] as const),
-      )
-    await relay.drained()
-    await relay.stop()
-    await idle.query('rollback')
-    const [row] = await database.query<{ n: number }>(
-      `select sum(pg_stat_get_tuples_updated(c.oid) + pg_stat_get_tuples_deleted(c.oid))::integer as n
-       from pg_class as c where c.relname like 'log\\__' and c.relnamespace = 'trunkline'::regnamespace`,
-    )
-    expect(row).toEqual({ n: 0 })
-    expect(sink.confirmed).toHaveLength(200)
-  })
 })

@@ -157,7 +157,7 @@ export async function untilAllArrived(database: TestDatabase, timeoutMs = 30_000
       await database.query(`
         select l.id, l.xid, l.key, s.*, trunkline.is_covered(s.position, l.id, l.xid) as covered, (select count(*) from trunkline.relay_member) as members
         from trunkline.log as l join trunkline.relay as r on true
-        join trunkline.relay_slot as s on s.slot = trunkline.key_slot(l.key, l.id, r.slots)
+        join trunkline.relay_place as s on s.slot = trunkline.key_slot(l.key, l.id, r.slots)
         where not exists (select from arrival as a where a.message_id = trunkline.message_id(l.id, l.xid, l.created_at)) limit 5`),
     )
   await eventually(async () => (await outcomeOf(database)).lost === 0, {

@@ -234,4 +234,69 @@ describeEachPostgres('relay: what went wrong once', (server) => {
     expect(sink.of(key)).toEqual(['E', 'F'])
     expect(await states()).toEqual([])
   })
+
+  test('a dead letter that is discarded before the checkpoint passes it is not attempted when the relay starts over', async () => {
+    const database = await prepareDatabase(server)
+    const [slow, key] = keysOfOneSlot()
+    const gate = Promise.withResolvers<undefined>()
+    const attempts: unknown[] = []
+    const sink = new RecordingSink({
+      judge: ({ change, key: one }) => {
+        if (one === slow) return gate.promise
+        attempts.push(change.payload)
+        return change.payload === 'bad' ? failing('receiver_refused', false) : undefined
+      },
+    })
+    const trunkline = open(database.url)
+    const relay = trunkline.relay(quick({ sink }))
+    await relay.start()
+    await emitAll(database, [
+      [slow, 's'],
+      [key, 'bad'],
+    ])
+    await eventually(async () => (await trunkline.deadLetters.list()).length === 1, { what: 'it is dead', ...waitMs })
+    expect(await trunkline.deadLetters.discard({})).toBe(1)
+    expect(await trunkline.deadLetters.list()).toEqual([])
+    let lost = 0
+    relay.on('slots', () => (lost += 1))
+    await terminateBackends(database, { where: "application_name = 'trunkline relay keep'" })
+    gate.resolve(undefined)
+    await eventually(() => lost > 0, { what: 'it starts over', ...waitMs })
+    await emitAll(database, [[key, 'good']])
+    await relay.drained()
+    expect(attempts).toEqual(['bad', 'good'])
+    // It goes for good when the checkpoint is past it.
+    expect(await database.query('select from trunkline.failed_delivery')).toEqual([])
+  })
+
+  test('what waits behind another one is looked at when it is its turn, and not before', async () => {
+    const database = await prepareDatabase(server)
+    let isBroken = true
+    const sink = new RecordingSink({
+      judge: () => (isBroken ? failing('receiver_unavailable', true) : undefined),
+    })
+    const relay = open(database.url).relay(quick({ sink, attemptsMax: 1_000, failedMax: 100 }))
+    await relay.start()
+    await emitAll(
+      database,
+      Array.from({ length: 30 }, (_, n) => ['k', n] as const),
+    )
+    await eventually(async () => (await database.query('select from trunkline.failed_delivery')).length === 30, {
+      what: 'all are stored',
+      ...waitMs,
+    })
+    const due = (thorough: boolean): Promise<unknown[]> =>
+      database.query(
+        `select d.log_id from trunkline.relay_member as m cross join trunkline.relay_due('test', m.owner, 100, $1) as d`,
+        [thorough],
+      )
+    expect(await due(false)).toHaveLength(1)
+    expect(await due(true)).toHaveLength(1)
+    expect(
+      await database.query("select from trunkline.failed_delivery where retry_at = 'infinity' and attempts = 0"),
+    ).toHaveLength(29)
+    isBroken = false
+    await relay.drained()
+    expect(sink.of('k')).toEqual(Array.from({ length: 30 }, (_, n) => n))
+  })
 })

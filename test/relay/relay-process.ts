@@ -4,7 +4,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
-import { createTrunkline, type RelayOptions, type Sink, sinkFromUrl } from '../../src/index.ts'
+import { createTrunkline, type RelayOptions, type Sink, sinkFromUrl, TrunklineError } from '../../src/index.ts'
 
 export interface RelayProcessOptions {
   /** Where the relay reads. */
@@ -68,5 +68,15 @@ relay.on('error', (error) => say({ error: error.message }))
 process.on('SIGTERM', () => {
   void trunkline.stop().then(() => process.exit(0))
 })
-await relay.start()
+// As whatever looks after processes would: the receiver may be down when one starts.
+for (let isStarted = false; !isStarted;) {
+  try {
+    await relay.start()
+    isStarted = true
+  } catch (error) {
+    if (!(error instanceof TrunklineError && error.retryable)) throw error
+    say({ error: error.message })
+    await delay(100)
+  }
+}
 say({ started: true })

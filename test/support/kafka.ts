@@ -50,7 +50,7 @@ export async function startKafka(proxyPort: number, proxiedPort: number): Promis
       ])
     },
     isReady: () => answers(`127.0.0.1:${port}`),
-    readyTimeoutMs: 90_000,
+    readyTimeoutMs: 180_000,
   })
   return Object.assign(broker, { bootstrap: `127.0.0.1:${port}`, proxiedPort })
 }

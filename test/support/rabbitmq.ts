@@ -48,6 +48,7 @@ export async function startRabbitMq(): Promise<BrokerProcess> {
       await writeFile(join(home, '.erlang.cookie'), randomUUID())
       await chmod(join(home, '.erlang.cookie'), 0o400)
     },
+    readyTimeoutMs: 180_000,
     isReady: () => answers(`amqp://${rabbitUser}:${rabbitPassword}@127.0.0.1:${port}`),
   })
 }
