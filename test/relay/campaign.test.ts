@@ -32,6 +32,8 @@ import { open } from './relaying.ts'
 const kills = Number(process.env['TRUNKLINE_TEST_FAULTS'] ?? 2)
 const writerCount = 16
 const keyCount = 40
+/** Events that wait for the relays, at which the writers pause: the rest is written when some of it has arrived. */
+const behindMax = 3_000
 /** Arrivals that show that it goes on. */
 const someArrivals = 50
 
@@ -97,12 +99,14 @@ describeEachVersion('relay: a campaign of faults', (version) => {
       const processes = [await startRelayProcess(options), await startRelayProcess(options)]
       const stage: Stage = { cluster, proxy, receiver, options, processes }
       const writers = new Writers(database.url, writerCount, 100)
+      const pacing = pace(writers, database, receiver)
 
       await untilMoreArrive(stage, 'the start')
       await untilMoreArrive(stage, 'the start', 10 * someArrivals)
       expect(verdict(await eventsOf(database), await arrivedAt(receiver)).repeated).toBe(0)
       for (let kill = 0; kill < kills; kill += 1) await breakSomething(stage, kill)
       await writers.stop()
+      await pacing.stop()
       const before = verdict(await eventsOf(database), await untilAllArrived(database, receiver))
       expect(before).toMatchObject({ lost: 0, invented: 0, outOfOrder: 0 })
 
@@ -127,6 +131,30 @@ describeEachVersion('relay: a campaign of faults', (version) => {
     },
   )
 })
+
+/** Holds the writers back while too much waits. */
+function pace(writers: Writers, database: TestDatabase, receiver: Receiver): { stop(): Promise<void> } {
+  const over = new AbortController()
+  const events = 'select count(*)::integer as n from trunkline.log where operation = $1'
+  const run = async (): Promise<void> => {
+    while (!over.signal.aborted) {
+      await Promise.all([database.query<{ n: number }>(events, ['e']), receiver.count()]).then(
+        ([[row], count]) => (writers.isPaused = (row?.n ?? 0) - count > behindMax),
+        // One of the two servers is down.
+        () => undefined,
+      )
+      await delay(200)
+    }
+    writers.isPaused = false
+  }
+  const running = run()
+  return {
+    stop: async () => {
+      over.abort()
+      await running
+    },
+  }
+}
 
 /** Kills one of the two relays at a random moment and starts another, which takes keys from the one that lives. */
 async function breakSomething(stage: Stage, turn: number): Promise<void> {

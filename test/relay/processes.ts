@@ -77,6 +77,8 @@ export async function prepareArrivals(database: TestDatabase, keys: number): Pro
 
 /** Writers that emit events while they are wanted: { n } counts up for each key, in the order in which the key was held. */
 export class Writers {
+  /** Writes nothing while it is set: on a slow machine writers would leave the relays behind for good. */
+  isPaused = false
   #isStopped = false
   readonly #done: Promise<void>
 
@@ -92,6 +94,10 @@ export class Writers {
   async #write(url: string, pauseMs: number): Promise<void> {
     let client: pg.Client | undefined
     while (!this.#isStopped) {
+      if (this.isPaused) {
+        await new Promise((resolve) => setTimeout(resolve, 20))
+        continue
+      }
       try {
         if (client === undefined) {
           client = new pg.Client({ connectionString: url })
