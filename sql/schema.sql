@@ -478,6 +478,17 @@ begin
   where p.problem is not null
   order by e.ordinal
   limit 1;
+  if wrong is null then
+    select min(d.second), 'has the id of another' into place, wrong
+    from (
+      select max(e.ordinal) as second
+      from jsonb_array_elements(list) with ordinality as e (value, ordinal)
+      where e.value ->> 'id' is not null
+      group by lower(e.value ->> 'id')
+      having count(*) > 1
+    ) as d
+    having count(*) > 0;
+  end if;
   if wrong is not null then
     raise exception using errcode = 'TL005', message = format('append to %s: event %s %s', stream, place, wrong),
       hint = 'An event is {"type": "created", "payload": {}}, and may have id (a uuid), schemaVersion and metadata (an object).';
@@ -533,38 +544,36 @@ begin
     first_version := coalesce(tail, 0) + 1;
     created_at := greatest(tail_at, date_trunc('milliseconds', clock_timestamp()));
 
-    if in_count = 1 then
-      insert into event (id, aggregate_type, aggregate_id, version, type, schema_version, payload, metadata, created_at)
-      select e.id, in_type, in_id, append_events.first_version, e.type, coalesce(e.schema_version, 1), coalesce(e.payload, 'null'),
-        coalesce(e.metadata, '{}'), append_events.created_at
-      from json_to_recordset(in_events) as e (id uuid, type text, schema_version integer, payload json, metadata jsonb)
-      on conflict do nothing
-      returning position into positions;
-      get diagnostics written = row_count;
-    else
-      -- The first row decides: whoever has written it owns the versions after it.
-      with e as materialized (
-        select * from rows from (
-          json_to_recordset(in_events) as (id uuid, type text, schema_version integer, payload json, metadata jsonb)
-        ) with ordinality as r (id, type, schema_version, payload, metadata, ordinal)
-      ), first as (
-        insert into event (id, aggregate_type, aggregate_id, version, type, schema_version, payload, metadata, created_at)
-        select e.id, in_type, in_id, append_events.first_version, e.type, coalesce(e.schema_version, 1), coalesce(e.payload, 'null'),
-          coalesce(e.metadata, '{}'), append_events.created_at
-        from e where e.ordinal = 1
-        on conflict do nothing
-        returning position, version
-      ), rest as (
+    -- The first row decides: whoever has written it owns the versions after it.
+    insert into event (id, aggregate_type, aggregate_id, version, type, schema_version, payload, metadata, created_at)
+    select e.id, in_type, in_id, append_events.first_version, e.type, coalesce(e.schema_version, 1), coalesce(e.payload, 'null'),
+      coalesce(e.metadata, '{}'), append_events.created_at
+    from json_to_record(in_events -> 0) as e (id uuid, type text, schema_version integer, payload json, metadata jsonb)
+    on conflict do nothing
+    returning position into positions;
+    get diagnostics written = row_count;
+    if written = 1 and in_count > 1 then
+      -- An id that is known is told of by append_repeated(). One that somebody writes at this very moment is a unique_violation:
+      -- "on conflict" would make each row half as dear again.
+      exit when exists (
+        select from event as k
+        join json_to_recordset(in_events) as e (id uuid) on e.id = k.id
+        where k.position <> append_events.positions::bigint
+      );
+      with rest as (
         insert into event (id, aggregate_type, aggregate_id, version, type, schema_version, payload, metadata, created_at)
         select e.id, in_type, in_id, append_events.first_version + e.ordinal - 1, e.type, coalesce(e.schema_version, 1),
           coalesce(e.payload, 'null'), coalesce(e.metadata, '{}'), append_events.created_at
-        from e where e.ordinal > 1 and exists (select from first)
+        from rows from (
+          json_to_recordset(in_events) as (id uuid, type text, schema_version integer, payload json, metadata jsonb)
+        ) with ordinality as e (id, type, schema_version, payload, metadata, ordinal)
+        where e.ordinal > 1
         order by e.ordinal
-        on conflict do nothing
-        returning position, version
+        returning position
       )
-      select string_agg(w.position::text, ',' order by w.version), count(*) into positions, written
-      from (select * from first union all select * from rest) as w;
+      select append_events.positions || ',' || string_agg(w.position::text, ',' order by w.position), 1 + count(*)
+      into positions, written
+      from rest as w;
     end if;
 
     if written = in_count then
@@ -585,6 +594,67 @@ begin
   -- Tells the first result when these very events are there, raises otherwise.
   select r.first_version, r.positions, r.created_at, true into first_version, positions, created_at, is_repeated
   from append_repeated(in_type, in_id, in_expected, in_count, in_events, coalesce(positions, '')) as r;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.append_group(in_units json, in_is_queued boolean, in_events json, in_lock_timeout_ms integer, OUT positions text, OUT versions text)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  types text[];
+  ids text[];
+  tails bigint[];
+  times timestamptz[];
+begin
+  perform set_config('lock_timeout', in_lock_timeout_ms::text, true);
+  if in_is_queued then
+    perform pg_advisory_xact_lock(hashtextextended(u.type || '-' || u.id, 7))
+    from json_to_recordset(in_units) as u (type text, id text, expected bigint)
+    where u.expected < 0;
+  end if;
+  -- With a snapshot of its own, after the locks. Where a stream has more events than expected, the one expected is found, and the
+  -- INSERT meets the one after it.
+  select array_agg(s.type), array_agg(s.id), array_agg(s.tail), array_agg(s.created_at)
+  into types, ids, tails, times
+  from (
+    select u.type, u.id, greatest(t.created_at, date_trunc('milliseconds', clock_timestamp())) as created_at,
+      case when u.expected in (-1, coalesce(t.version, 0)) or (u.expected = -2 and t.version > 0) then coalesce(t.version, 0) end as tail
+    from rows from (json_to_recordset(in_units) as (type text, id text, expected bigint)) with ordinality as u (type, id, expected, place)
+    left join lateral (
+      select e.version, e.created_at
+      from event as e
+      where e.aggregate_type = u.type and e.aggregate_id = u.id
+        and e.version <= case when u.expected < 0 then 9223372036854775807 else u.expected end
+      order by e.version desc
+      limit 1
+    ) as t on true
+    order by u.place
+  ) as s;
+  if array_position(tails, null) is not null then
+    raise exception using errcode = 'TL010', message = 'append_group: a stream is not at its expected version';
+  end if;
+
+  with written as (
+    insert into event (id, aggregate_type, aggregate_id, version, type, schema_version, payload, metadata, created_at)
+    select e.id, types[e.u], ids[e.u], tails[e.u] + e.o, e.type, coalesce(e.schema_version, 1), coalesce(e.payload, 'null'),
+      coalesce(e.metadata, '{}'), times[e.u]
+    from json_to_recordset(in_events) as e (u integer, o integer, id uuid, type text, schema_version integer, payload json, metadata jsonb)
+    order by e.u, e.o
+    returning position, version
+  )
+  select string_agg(w.position::text, ',' order by w.position), string_agg(w.version::text, ',' order by w.position)
+  into positions, versions
+  from written as w;
+
+  if wake_mode() <> 'off' and (
+    wake_mode() = 'always' or somebody_sleeps(1953658222, wake_key('event'::regclass::oid::bigint))
+  ) then
+    perform pg_notify((select i.channel from installation as i), '');
+  end if;
 end
 $function$;
 
@@ -639,11 +709,6 @@ begin
       detail = json_build_object('stream', stream, 'id', taken.id, 'takenBy', taken.stream, 'version', taken.version, 'known', known, 'given', in_count),
       hint = 'To repeat an append, give all of its events again, in their order and with the same payloads. For other events make new ids.';
   end if;
-  if own <> '' then
-    raise exception using errcode = 'TL012', message = format('append to %s: two of its events have one id', stream),
-      hint = 'Give each event an id of its own, or none.';
-  end if;
-
   select coalesce(max(e.version), 0) into actual from event as e where e.aggregate_type = in_type and e.aggregate_id = in_id;
   raise exception using errcode = 'TL010',
     message = format('%s is at version %s, expected %s', stream, actual,
@@ -1620,7 +1685,7 @@ begin
   -- Reading includes waiting for what is new, as a reader of the log does.
   perform grant_reader(role);
   if may_append then
-    execute format('grant execute on function append(text, text, jsonb), append(text, bigint, jsonb), append_events to %I', role);
+    execute format('grant execute on function append(text, text, jsonb), append(text, bigint, jsonb), append_events, append_group to %I', role);
   end if;
 end
 $function$;

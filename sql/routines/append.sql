@@ -48,6 +48,17 @@ begin
   where p.problem is not null
   order by e.ordinal
   limit 1;
+  if wrong is null then
+    select min(d.second), 'has the id of another' into place, wrong
+    from (
+      select max(e.ordinal) as second
+      from jsonb_array_elements(list) with ordinality as e (value, ordinal)
+      where e.value ->> 'id' is not null
+      group by lower(e.value ->> 'id')
+      having count(*) > 1
+    ) as d
+    having count(*) > 0;
+  end if;
   if wrong is not null then
     raise exception using errcode = 'TL005', message = format('append to %s: event %s %s', stream, place, wrong),
       hint = 'An event is {"type": "created", "payload": {}}, and may have id (a uuid), schemaVersion and metadata (an object).';

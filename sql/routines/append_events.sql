@@ -48,38 +48,36 @@ begin
     first_version := coalesce(tail, 0) + 1;
     created_at := greatest(tail_at, date_trunc('milliseconds', clock_timestamp()));
 
-    if in_count = 1 then
-      insert into event (id, aggregate_type, aggregate_id, version, type, schema_version, payload, metadata, created_at)
-      select e.id, in_type, in_id, append_events.first_version, e.type, coalesce(e.schema_version, 1), coalesce(e.payload, 'null'),
-        coalesce(e.metadata, '{}'), append_events.created_at
-      from json_to_recordset(in_events) as e (id uuid, type text, schema_version integer, payload json, metadata jsonb)
-      on conflict do nothing
-      returning position into positions;
-      get diagnostics written = row_count;
-    else
-      -- The first row decides: whoever has written it owns the versions after it.
-      with e as materialized (
-        select * from rows from (
-          json_to_recordset(in_events) as (id uuid, type text, schema_version integer, payload json, metadata jsonb)
-        ) with ordinality as r (id, type, schema_version, payload, metadata, ordinal)
-      ), first as (
-        insert into event (id, aggregate_type, aggregate_id, version, type, schema_version, payload, metadata, created_at)
-        select e.id, in_type, in_id, append_events.first_version, e.type, coalesce(e.schema_version, 1), coalesce(e.payload, 'null'),
-          coalesce(e.metadata, '{}'), append_events.created_at
-        from e where e.ordinal = 1
-        on conflict do nothing
-        returning position, version
-      ), rest as (
+    -- The first row decides: whoever has written it owns the versions after it.
+    insert into event (id, aggregate_type, aggregate_id, version, type, schema_version, payload, metadata, created_at)
+    select e.id, in_type, in_id, append_events.first_version, e.type, coalesce(e.schema_version, 1), coalesce(e.payload, 'null'),
+      coalesce(e.metadata, '{}'), append_events.created_at
+    from json_to_record(in_events -> 0) as e (id uuid, type text, schema_version integer, payload json, metadata jsonb)
+    on conflict do nothing
+    returning position into positions;
+    get diagnostics written = row_count;
+    if written = 1 and in_count > 1 then
+      -- An id that is known is told of by append_repeated(). One that somebody writes at this very moment is a unique_violation:
+      -- "on conflict" would make each row half as dear again.
+      exit when exists (
+        select from event as k
+        join json_to_recordset(in_events) as e (id uuid) on e.id = k.id
+        where k.position <> append_events.positions::bigint
+      );
+      with rest as (
         insert into event (id, aggregate_type, aggregate_id, version, type, schema_version, payload, metadata, created_at)
         select e.id, in_type, in_id, append_events.first_version + e.ordinal - 1, e.type, coalesce(e.schema_version, 1),
           coalesce(e.payload, 'null'), coalesce(e.metadata, '{}'), append_events.created_at
-        from e where e.ordinal > 1 and exists (select from first)
+        from rows from (
+          json_to_recordset(in_events) as (id uuid, type text, schema_version integer, payload json, metadata jsonb)
+        ) with ordinality as e (id, type, schema_version, payload, metadata, ordinal)
+        where e.ordinal > 1
         order by e.ordinal
-        on conflict do nothing
-        returning position, version
+        returning position
       )
-      select string_agg(w.position::text, ',' order by w.version), count(*) into positions, written
-      from (select * from first union all select * from rest) as w;
+      select append_events.positions || ',' || string_agg(w.position::text, ',' order by w.position), 1 + count(*)
+      into positions, written
+      from rest as w;
     end if;
 
     if written = in_count then

@@ -60,11 +60,6 @@ begin
       detail = json_build_object('stream', stream, 'id', taken.id, 'takenBy', taken.stream, 'version', taken.version, 'known', known, 'given', in_count),
       hint = 'To repeat an append, give all of its events again, in their order and with the same payloads. For other events make new ids.';
   end if;
-  if own <> '' then
-    raise exception using errcode = 'TL012', message = format('append to %s: two of its events have one id', stream),
-      hint = 'Give each event an id of its own, or none.';
-  end if;
-
   select coalesce(max(e.version), 0) into actual from event as e where e.aggregate_type = in_type and e.aggregate_id = in_id;
   raise exception using errcode = 'TL010',
     message = format('%s is at version %s, expected %s', stream, actual,

@@ -8,7 +8,7 @@ begin
   -- Reading includes waiting for what is new, as a reader of the log does.
   perform grant_reader(role);
   if may_append then
-    execute format('grant execute on function append(text, text, jsonb), append(text, bigint, jsonb), append_events to %I', role);
+    execute format('grant execute on function append(text, text, jsonb), append(text, bigint, jsonb), append_events, append_group to %I', role);
   end if;
 end
 $function$;

@@ -1,6 +1,7 @@
 import { DatabaseError } from 'pg'
 import type { Queryable } from '../postgres/index.ts'
-import { type Appended, type PreparedAppend, sendAppend, sendAppends } from './append.ts'
+import { type PreparedAppend, sendAppend, sendAppends } from './append.ts'
+import type { AppendResult } from './event.ts'
 
 /** Transactions under way at once, before others wait for one of them to end: 1 waits for every flush, many share little. */
 const lanes = 3
@@ -14,7 +15,7 @@ const groupLockTimeoutMs = 50
 
 interface Waiting {
   readonly append: PreparedAppend
-  readonly resolve: (appended: Promise<Appended>) => void
+  readonly resolve: (result: Promise<AppendResult>) => void
 }
 
 /**
@@ -37,10 +38,9 @@ export class AppendQueue {
     this.#schema = schema
   }
 
-  async send(append: PreparedAppend): Promise<Appended> {
-    if (append.text.length > groupCharactersMax || this.#alone.has(append.name)) return this.#sendAlone(append)
-    if (this.#running === 0 && this.#waiting.length === 0)
-      return this.#inLane(async () => sendAppend(this.#db, this.#schema, append))
+  async send(append: PreparedAppend): Promise<AppendResult> {
+    if (append.characters > groupCharactersMax || this.#alone.has(append.name)) return this.#sendAlone(append)
+    if (this.#running === 0 && this.#waiting.length === 0) return this.#inLane(async () => this.#sendOne(append))
     return new Promise((resolve) => {
       this.#waiting.push({ append, resolve })
       this.#wake()
@@ -91,9 +91,9 @@ export class AppendQueue {
     const group: Waiting[] = []
     for (let index = 0; index < this.#waiting.length && group.length < groupAppendsMax;) {
       const entry = this.#waiting[index] as Waiting
-      const { name, expected, text } = entry.append
+      const { name, expected, characters: length } = entry.append
       const isFree = expected === 'any' || expected === 'stream-exists' || !streams.has(name)
-      characters += text.length
+      characters += length
       if (characters > groupCharactersMax && group.length > 0) break
       if (isFree) group.push(...this.#waiting.splice(index, 1))
       else index += 1
@@ -103,10 +103,10 @@ export class AppendQueue {
   }
 
   /** Undefined: it failed as a whole, and nothing of it was written. */
-  async #sendGroup(group: readonly PreparedAppend[]): Promise<readonly Appended[] | undefined> {
+  async #sendGroup(group: readonly PreparedAppend[]): Promise<readonly AppendResult[] | undefined> {
     const [first] = group
     try {
-      if (first !== undefined && group.length === 1) return [await sendAppend(this.#db, this.#schema, first)]
+      if (first !== undefined && group.length === 1) return [await this.#sendOne(first)]
       return await sendAppends(this.#db, this.#schema, group, groupLockTimeoutMs)
     } catch (error) {
       // A broken connection does not say whether it was committed. That is for the caller to know, as it is without a group.
@@ -115,14 +115,19 @@ export class AppendQueue {
     }
   }
 
-  async #sendAlone(append: PreparedAppend): Promise<Appended> {
+  async #sendAlone(append: PreparedAppend): Promise<AppendResult> {
     this.#alone.set(append.name, 1 + (this.#alone.get(append.name) ?? 0))
     try {
-      return await sendAppend(this.#db, this.#schema, append)
+      return await this.#sendOne(append)
     } finally {
       const left = (this.#alone.get(append.name) ?? 1) - 1
       if (left === 0) this.#alone.delete(append.name)
       else this.#alone.set(append.name, left)
     }
+  }
+
+  async #sendOne(append: PreparedAppend): Promise<AppendResult> {
+    const { result } = await sendAppend(this.#db, this.#schema, append)
+    return result
   }
 }

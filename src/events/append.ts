@@ -25,13 +25,16 @@ interface PreparedEvent {
   readonly metadata: EventMetadata
 }
 
-/** Events that were found to be good, and the text that is sent. */
+/** Events that were found to be good, and the texts that are sent. */
 export interface PreparedAppend {
   readonly stream: StreamParts
   readonly name: string
   readonly expected: ExpectedVersion
   readonly events: readonly PreparedEvent[]
-  readonly text: string
+  /** Each event as a JSON object with the names that append_events() takes. */
+  readonly texts: readonly string[]
+  /** Length of all of them. */
+  readonly characters: number
 }
 
 interface AppendRow extends Record<string, unknown> {
@@ -59,6 +62,7 @@ export function prepareAppend(
   const ids = new Set<string>()
   const prepared: PreparedEvent[] = []
   const texts: string[] = []
+  let characters = 0
   for (const [index, event] of events.entries()) {
     const label = `${name}, event ${index + 1}`
     const ready = prepareEvent(label, event, common)
@@ -67,9 +71,11 @@ export function prepareAppend(
     }
     ids.add(ready.id)
     prepared.push(ready)
-    texts.push(textOf(`${label} (${ready.type})`, ready))
+    const text = textOf(`${label} (${ready.type})`, ready)
+    texts.push(text)
+    characters += text.length
   }
-  return { stream, name, expected, events: prepared, text: `[${texts.join(',')}]` }
+  return { stream, name, expected, events: prepared, texts, characters }
 }
 
 /** Sends an append. */
@@ -77,17 +83,25 @@ export async function sendAppend(db: Queryable, schema: string, append: Prepared
   const { rows } = await db.query<AppendRow>(
     `select a.first_version::text, a.positions, (date_part('epoch', a.created_at) * 1000)::int8::text as created_ms, a.is_repeated
      from ${quoteIdentifier(schema)}.append_events($1::text, $2::text, $3::bigint, $4::integer, $5::json) as a`,
-    [append.stream.type, append.stream.id, expectedNumber(append.expected), append.events.length, append.text],
+    [
+      append.stream.type,
+      append.stream.id,
+      expectedNumber(append.expected),
+      append.events.length,
+      `[${append.texts.join(',')}]`,
+    ],
   )
   return appended(append, rows[0] as AppendRow)
 }
 
-interface GroupRow extends AppendRow {
-  readonly place: number
+interface GroupRow extends Record<string, unknown> {
+  readonly positions: string
+  readonly versions: string
 }
 
 /**
- * Sends appends in one transaction, all or none. In the order of their streams, so that two groups do not wait for each other.
+ * Sends appends in one transaction, all or none: to a stream twice only if the later one expects no version of its own. In the order of
+ * their streams, so that two groups do not wait for each other. An error does not say which append it is about.
  * The statement is one, and its own transaction: also through a pooler.
  */
 export async function sendAppends(
@@ -95,23 +109,43 @@ export async function sendAppends(
   schema: string,
   appends: readonly PreparedAppend[],
   lockTimeoutMs: number,
-): Promise<readonly Appended[]> {
-  const inOrder = [...appends.entries()].toSorted(([, one], [, other]) => (one.name < other.name ? -1 : 1))
-  const texts = inOrder.map(
-    ([place, { stream, expected, events, text }]) =>
-      `{"place":${place},"type":${JSON.stringify(stream.type)},"id":${JSON.stringify(stream.id)},"expected":${expectedNumber(expected)},"count":${events.length},"events":${text}}`,
-  )
+): Promise<readonly AppendResult[]> {
+  const inOrder = [...appends.entries()].toSorted(([, one], [, other]) => compare(one.name, other.name))
+  const units: string[] = []
+  const events: string[] = []
+  let name: string | undefined
+  let place = 0
+  let isQueued = false
+  for (const [, append] of inOrder) {
+    if (append.name !== name) {
+      const { stream, expected } = append
+      const number = expectedNumber(expected)
+      isQueued ||= expected === 'any' || expected === 'stream-exists'
+      units.push(`{"type":${JSON.stringify(stream.type)},"id":${JSON.stringify(stream.id)},"expected":${number}}`)
+      name = append.name
+      place = 0
+    }
+    for (const text of append.texts) events.push(`{"u":${units.length},"o":${(place += 1)},${text.slice(1)}`)
+  }
   const { rows } = await db.query<GroupRow>(
-    `with limited as materialized (select set_config('lock_timeout', $2::text, true) as lock_timeout)
-     select g.place, a.first_version::text, a.positions, (date_part('epoch', a.created_at) * 1000)::int8::text as created_ms, a.is_repeated
-     from limited
-     cross join lateral json_to_recordset(case when lock_timeout is not null then $1::json end)
-       as g (place integer, type text, id text, expected bigint, count integer, events json)
-     cross join lateral ${quoteIdentifier(schema)}.append_events(g.type, g.id, g.expected, g.count, g.events) as a`,
-    [`[${texts.join(',')}]`, String(lockTimeoutMs)],
+    `select g.positions, g.versions
+     from ${quoteIdentifier(schema)}.append_group($1::json, $2::boolean, $3::json, $4::integer) as g`,
+    [`[${units.join(',')}]`, isQueued, `[${events.join(',')}]`, lockTimeoutMs],
   )
-  const byPlace = new Map(rows.map((row) => [row.place, row]))
-  return appends.map((append, place) => appended(append, byPlace.get(place) as AppendRow))
+  const positions = rows[0]?.positions.split(',') ?? []
+  const versions = rows[0]?.versions.split(',') ?? []
+  const results: AppendResult[] = []
+  let next = 0
+  for (const [index, append] of inOrder) {
+    results[index] = resultOf(append, Number(versions[next]), positions.slice(next, next + append.events.length), false)
+    next += append.events.length
+  }
+  return results
+}
+
+function compare(one: string, other: string): number {
+  if (one === other) return 0
+  return one < other ? -1 : 1
 }
 
 /** Checks that an expected version is one. */
@@ -190,19 +224,12 @@ function metadataOf(stream: string, context: AppendContext): EventMetadata | und
   return { ...metadata, ...Object.fromEntries(given.map((name) => [name, context[name]])) }
 }
 
-function appended({ stream, name, events }: PreparedAppend, row: AppendRow): Appended {
+function appended(append: PreparedAppend, row: AppendRow): Appended {
+  const { stream, name, events } = append
   const first = Number(row.first_version)
   const positions = row.positions.split(',')
-  const version = first + events.length - 1
   return {
-    result: {
-      stream: name,
-      fromVersion: first,
-      version,
-      position: positions.at(-1) ?? '',
-      events: events.map(({ id }, index) => ({ id, version: first + index, position: positions[index] ?? '' })),
-      isRepeated: row.is_repeated,
-    },
+    result: resultOf(append, first, positions, row.is_repeated),
     recorded: () =>
       events.map(({ id, type, schemaVersion, payload, metadata }, index) => ({
         position: positions[index] ?? '',
@@ -217,6 +244,22 @@ function appended({ stream, name, events }: PreparedAppend, row: AppendRow): App
         metadata,
         createdAt: new Date(Number(row.created_ms)),
       })),
+  }
+}
+
+function resultOf(
+  { name, events }: PreparedAppend,
+  first: number,
+  positions: readonly string[],
+  isRepeated: boolean,
+): AppendResult {
+  return {
+    stream: name,
+    fromVersion: first,
+    version: first + events.length - 1,
+    position: positions.at(-1) ?? '',
+    events: events.map(({ id }, index) => ({ id, version: first + index, position: positions[index] ?? '' })),
+    isRepeated,
   }
 }
 

@@ -1,5 +1,5 @@
 import { DatabaseError } from 'pg'
-import { TrunklineError } from '../core/index.ts'
+import { InvalidInputError, TrunklineError } from '../core/index.ts'
 import { sqlStateOf, toTrunklineError } from '../postgres/index.ts'
 import type { ExpectedVersion } from './event.ts'
 
@@ -38,6 +38,15 @@ export function appendError(error: unknown, stream: string, expected: ExpectedVe
   if (state === conflictState && error instanceof DatabaseError) {
     const { actual } = JSON.parse(error.detail ?? '{}') as { actual?: number }
     return new VersionConflictError(stream, expected, actual, error)
+  }
+  // Found while it was being written by somebody else: append_repeated() had nothing to tell of yet.
+  if (state === '23505' && error instanceof DatabaseError && error.constraint === 'event_id') {
+    return new InvalidInputError(`Appending to ${stream}: one of its event ids was taken at the same moment.`, {
+      code: 'event_id_taken',
+      hint: 'For other events make new ids.',
+      details: { stream, detail: error.detail },
+      cause: error,
+    })
   }
   // A snapshot that is older than somebody's append.
   if (state === '40001') return new VersionConflictError(stream, expected, undefined, error)

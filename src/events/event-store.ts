@@ -100,10 +100,9 @@ export class EventStore {
     if (needsTransaction) return againAfterDeadlock(() => this.#inTransaction(name, write))
     return againAfterDeadlock(async () => {
       const append = await prepare(this.#pool())
-      const { result } = await this.#queue.send(append).catch((error: unknown) => {
+      return this.#queue.send(append).catch((error: unknown) => {
         throw appendError(error, name, expected, this.schema)
       })
-      return result
     })
   }
 

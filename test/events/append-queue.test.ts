@@ -63,6 +63,33 @@ describeEachPostgres('appends that share a transaction', (server) => {
     )
   })
 
+  test('batches to one stream follow each other, after one that expects a version, and each is told its own place', async () => {
+    const { events } = open()
+    await events.append('mixed-1', 0, event(0))
+    const sizes = [3, 1, 2, 5, 1]
+    const results = await Promise.all([
+      events.append('mixed-0', 'any', event(0)),
+      ...sizes.map(async (size, index) =>
+        events.append(
+          'mixed-1',
+          index === 0 ? 1 : (['any', 'stream-exists'] as const)[index % 2]!,
+          Array.from({ length: size }, (_, n) => event(10 * index + n)),
+        ),
+      ),
+      events.append('mixed-2', 'any', event(0)),
+    ])
+    const stored = await events.read('mixed-1')
+    expect(stored.map(({ version }) => version)).toEqual(Array.from({ length: 13 }, (_, n) => n + 1))
+    for (const [index, size] of sizes.entries()) {
+      const result = results[1 + index]!
+      expect(result.events).toHaveLength(size)
+      expect(result.version - result.fromVersion).toBe(size - 1)
+      for (const [n, { id, version, position }] of result.events.entries()) {
+        expect(stored[version - 1]).toMatchObject({ id, position, payload: event(10 * index + n).payload })
+      }
+    }
+  })
+
   test('a stream that somebody holds keeps nobody else waiting', async () => {
     const { events, pool } = open()
     const holder = await database().connect()

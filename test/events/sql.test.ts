@@ -5,6 +5,10 @@ import { uninstall } from '../../src/schema/index.ts'
 import { install, sqlStateOf } from '../log/captured.ts'
 import { createDatabase, describeEachPostgres, useDatabase, USER_ROLE } from '../support/index.ts'
 
+function sameId(digit: string): string {
+  return `{"type": "a", "id": "${digit}0000000-0000-7000-8000-000000000000"}`
+}
+
 describeEachPostgres('the event store in SQL', (server) => {
   const database = useDatabase(server)
 
@@ -93,6 +97,8 @@ describeEachPostgres('the event store in SQL', (server) => {
     ['order-w', 'any', '{"type": "a", "metadata": []}', /event 1 has metadata/],
     ['order-w', 'any', '{"type": "a", "schemaVersion": 0}', /event 1 has a schemaVersion/],
     ['order-w', 'any', '{"type": "a", "id": "7"}', /event 1 has an id/],
+    ['order-w', 'any', `[${sameId('A')}, {"type": "a"}, ${sameId('a')}]`, /event 3 has the id of another/],
+    ['order-w', 'any', `[{"type": "a"}, ${sameId('a')}, ${sameId('a')}]`, /event 3 has the id of another/],
   ])('refuses stream %j, version %s, events %s', async (stream, expected, events, message) => {
     const refused = append(stream, expected, events)
     await expect(refused).rejects.toMatchObject({ code: 'TL005' })
