@@ -70,6 +70,8 @@ export class Node {
   /** Connections in use, and who hears of their failure. */
   readonly #leases = new Map<PoolClient, (error: Error) => void>()
   readonly #failures = new WeakMap<PoolClient, Error>()
+  /** Who works over connections that are not ours. */
+  readonly #cutters = new Set<(error: Error) => void>()
   #pool: Pool | undefined
   #guardedPool: Pool | undefined
   #monitor: pg.Client | undefined
@@ -172,6 +174,18 @@ export class Node {
   /** Nobody shall wait for a server that does not answer: cuts what is in use, so that it fails now. */
   cutLeases(error: Error): void {
     for (const client of this.#leases.keys()) cut(client, error)
+    for (const lose of this.#cutters) lose(error)
+  }
+
+  /** The outcome of work over a connection that is not ours; fails when we cut our own, as the server does not answer. */
+  async whileThere<Result>(work: Promise<Result>): Promise<Result> {
+    const lost = Promise.withResolvers<never>()
+    this.#cutters.add(lost.reject)
+    try {
+      return await Promise.race([work, lost.promise])
+    } finally {
+      this.#cutters.delete(lost.reject)
+    }
   }
 
   async #watch(): Promise<void> {

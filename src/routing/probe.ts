@@ -10,6 +10,8 @@ export interface Probe {
   readonly lsn: bigint
   /** Of a primary: where its timeline began, as far as it still knows. */
   readonly forkLsn: bigint | undefined
+  /** Name of the database that this connection is to. */
+  readonly database: string
   /** Tells a server from another one with the same data. */
   readonly startedAt: string
   readonly segmentBytes: bigint
@@ -37,12 +39,16 @@ export const probeStatement = `select r.is_standby,
   pg_postmaster_start_time()::text,
   pg_size_bytes(current_setting('wal_segment_size'))::text,
   current_setting('server_version_num'),
-  pg_last_wal_replay_lsn()::text
+  pg_last_wal_replay_lsn()::text,
+  current_database()::text
 from (select pg_is_in_recovery() as is_standby) as r`
 
 /** Reads the row of `probeStatement` (rowMode array). */
 export function parseProbe(row: readonly unknown[] | undefined, at: number): Probe {
-  const [isStandby, systemId, timeline, lsn, startedAt, segmentBytes, version, replayed] = row as [boolean, ...string[]]
+  const [isStandby, systemId, timeline, lsn, startedAt, segmentBytes, version, replayed, database] = row as [
+    boolean,
+    ...string[],
+  ]
   return {
     isStandby,
     systemId: String(systemId),
@@ -50,6 +56,7 @@ export function parseProbe(row: readonly unknown[] | undefined, at: number): Pro
     // A standby that has replayed nothing yet has no position.
     lsn: parseLsn(lsn ?? '') ?? 0n,
     forkLsn: isStandby ? undefined : parseLsn(replayed ?? ''),
+    database: String(database),
     startedAt: String(startedAt),
     segmentBytes: BigInt(segmentBytes ?? 0),
     version: Number(version),
