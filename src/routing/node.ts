@@ -33,8 +33,10 @@ interface Knowledge {
   replayed: { readonly timeline: number; readonly lsn: bigint } | undefined
   /** The timeline that this backend writes; once out of recovery it never changes. */
   written: number | undefined
-  /** False: the server said on this connection that it is no standby. Undefined before 14. */
+  /** False: the server said on this connection that it is no standby. Undefined before 14. A pooler tells what it once heard. */
   inHotStandby: boolean | undefined
+  /** A pooler is between: each transaction may meet another backend, and another server. What was told holds for no later one. */
+  isPooled: boolean
 }
 
 const knowledgeOf = new WeakMap<object, Knowledge>()
@@ -43,10 +45,16 @@ const knowledgeOf = new WeakMap<object, Knowledge>()
 export function knowledge(client: object): Knowledge {
   let known = knowledgeOf.get(client)
   if (known === undefined) {
-    known = { replayed: undefined, written: undefined, inHotStandby: undefined }
+    known = { replayed: undefined, written: undefined, inHotStandby: undefined, isPooled: false }
     knowledgeOf.set(client, known)
   }
   return known
+}
+
+/** `pg_backend_pid()` was answered on this connection: a pooler gives its clients numbers of its own. */
+export function hearBackend(client: object, pid: unknown): void {
+  const { processID } = client as { readonly processID?: number | null }
+  if (typeof processID === 'number' && typeof pid === 'number' && pid !== processID) knowledge(client).isPooled = true
 }
 
 /** Since 14 a server says whether it is a standby: at connect, and with the next answer after it was promoted. */

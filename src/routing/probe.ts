@@ -66,7 +66,7 @@ export function parseProbe(row: readonly unknown[] | undefined, at: number): Pro
 
 /** What a replica must show before a read with a token, on the connection of that read and before BEGIN. */
 export const replayStatement = `select pg_is_in_recovery(), pg_last_wal_replay_lsn()::text,
-  (select w.received_tli from pg_stat_wal_receiver as w)`
+  (select w.received_tli from pg_stat_wal_receiver as w), pg_backend_pid()`
 
 /** Where a replica was when a read ended: at least what the read saw. Null on a primary. */
 export const replayedStatement = 'select pg_last_wal_replay_lsn()::text'
@@ -75,7 +75,7 @@ export const replayedStatement = 'select pg_last_wal_replay_lsn()::text'
 export const insertedStatement =
   'select pg_current_wal_insert_lsn()::text, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)'
 
-/** What a primary must show once on each connection before a read with a token: that it is one, its timeline, where that began. */
+/** What a primary must show on each connection before a read with a token: that it is one, its timeline, where that began. */
 export const primaryStatement = `select pg_is_in_recovery(),
   case when not pg_is_in_recovery() then left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) end,
-  pg_last_wal_replay_lsn()::text`
+  pg_last_wal_replay_lsn()::text, pg_backend_pid()`

@@ -308,13 +308,8 @@ export class Router {
   ): Promise<'standby' | 'older' | undefined> {
     const { topology, settings } = this.#options
     try {
-      // A write needs no look: BEGIN READ WRITE makes sure of the role.
-      const isWrite = request.intent === 'write'
-      const floors = isWrite ? [] : floorsOf(request)
-      const isStandby = isWrite && lane.isStandby(lease.client)
-      const unfit = isStandby
-        ? 'standby'
-        : await unfitPrimary(lane, lease, { topology, floors, timeoutMs: settings.acquireTimeoutMs })
+      const floors = request.intent === 'write' ? [] : floorsOf(request)
+      const unfit = await unfitPrimary(lane, lease, { topology, floors, timeoutMs: settings.acquireTimeoutMs })
       if (unfit === undefined) this.refuseLost(request)
       else lease.release(new Error(`${lease.node.name} is in recovery or of an older timeline`))
       return unfit

@@ -185,7 +185,7 @@ async function rowOf(connection: DatabasePoolConnection, text: string): Promise<
 }
 
 function columnNames(text: string): string {
-  if (text === replayStatement || text === primaryStatement) return 'a, b, c'
+  if (text === replayStatement || text === primaryStatement) return 'a, b, c, d'
   return text === insertedStatement ? 'a, b' : 'a'
 }
 

@@ -23,6 +23,7 @@ import { endedBefore, endedInside, explainFailure, firstFailed } from './transac
 import { preludeOf, type ReadOptions, type WriteOptions } from './transaction-options.ts'
 import {
   cancelOnServer,
+  cancelTimeoutMs,
   commitWith,
   cut,
   isEnded,
@@ -214,10 +215,13 @@ export class RoutedTransaction {
     this.doom(error)
     this.#state = 'ended'
     if (lease !== undefined) {
+      const end = (): void => {
+        cut(lease.client, error)
+        lease.release(error)
+      }
       // A COMMIT that waits for a standby would end early by a request to cancel, and be a success to all others.
-      if (!this.#isCommitting) cancelOnServer(lease.client)
-      cut(lease.client, error)
-      lease.release(error)
+      if (this.#isCommitting) end()
+      else void cancelOnServer(lease.client).then(end)
     }
     return this.#expiry
   }
@@ -402,7 +406,8 @@ export class RoutedTransaction {
       return
     }
     // Behind a statement that nobody waits for any more: what it holds must not stay.
-    const ending = within(lease.client, this.#endMs(), lease.client.query('rollback'), () =>
+    const patienceMs = Math.max(endMsMin, this.#endMs() - cancelTimeoutMs)
+    const ending = within(lease.client, patienceMs, lease.client.query('rollback'), async () =>
       cancelOnServer(lease.client),
     ).then(
       () => lease.release(strayStatus(lease.client)),
