@@ -161,12 +161,21 @@ export class Node {
   async connect(isGuarded = false): Promise<PoolClient> {
     // Not a failure of the server: nobody shall try again here.
     if (this.#isStopped) throw new TrunklineError('The routing was stopped.', { code: 'stopped', retryable: true })
-    const client = await (isGuarded ? this.guardedPool : this.pool).connect()
-    // Between two statements nobody else listens, and an unheard error would end the process.
-    const onError = (error: Error): void => void this.#failures.set(client, error)
-    client.on('error', onError)
-    this.#leases.set(client, onError)
-    return client
+    const { promise, resolve, reject } = Promise.withResolvers<PoolClient>()
+    // With a callback, as a promise tells of the client later: the end of a server can come with the same packet.
+    const pool = isGuarded ? this.guardedPool : this.pool
+    pool.connect((error, client) => {
+      if (client === undefined) {
+        reject(error ?? new Error('The pool gave no connection.'))
+        return
+      }
+      // Between two statements nobody else listens, and an unheard error would end the process.
+      const onError = (failure: Error): void => void this.#failures.set(client, failure)
+      client.on('error', onError)
+      this.#leases.set(client, onError)
+      resolve(client)
+    })
+    return promise
   }
 
   /** Gives a connection back; with an error it is closed. */

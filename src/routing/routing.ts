@@ -212,6 +212,7 @@ export class Routing extends Service {
         session: () => this.currentSession,
         ready: async () => this.#ready(),
         primaryUrl: this.#setup.primary.connectionString,
+        acquireTimeoutMs: this.#settings.acquireTimeoutMs,
       },
       configuration,
     )

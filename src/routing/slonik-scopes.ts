@@ -3,6 +3,7 @@ import type { DatabasePool, DatabaseTransactionConnection, QuerySqlToken } from 
 import { InvalidInputError, messageOf } from '../core/index.ts'
 import { quoteLiteral } from '../postgres/index.ts'
 import { TransactionAbortedError } from './errors.ts'
+import type { Node } from './node.ts'
 import type { Lease, Request } from './request.ts'
 import type { Router } from './router.ts'
 import { parseToken } from './token.ts'
@@ -17,6 +18,8 @@ interface Around {
   readonly isolation: string | undefined
   readonly connection: DatabaseTransactionConnection
   readonly lease: Lease<object> | undefined
+  /** The one around this one, for `requiresNew`. */
+  readonly parent: Around | undefined
   state: 'open' | 'committed' | 'rolled back'
   /** Why it can only be rolled back. */
   doom: Error | undefined
@@ -30,6 +33,7 @@ interface Scope {
   /** Of the transaction that begins now. */
   readonly options?: ReadOptions | undefined
   readonly transaction?: Around | undefined
+  readonly parent?: Around | undefined
   lease?: Lease<object> | undefined
 }
 
@@ -55,7 +59,7 @@ export class SlonikScopes {
 
   /** What the connection that is taken now is for. */
   get request(): Request {
-    const { intent = 'write', options = {} } = this.#scopes.getStore() ?? {}
+    const { intent = 'write', options = {}, parent } = this.#scopes.getStore() ?? {}
     const { label, isolation, after, maxLagMs } = options
     const floor = after === undefined ? undefined : parseToken(after)
     return {
@@ -65,6 +69,7 @@ export class SlonikScopes {
       floor,
       maxLagMs,
       isGuarded: intent === 'read',
+      held: (node) => heldBy(parent, node),
     }
   }
 
@@ -92,7 +97,7 @@ export class SlonikScopes {
       }
       if (around !== undefined) return this.#join(around, wanted, handler)
     }
-    const scope: Scope = { intent, options }
+    const scope: Scope = { intent, options, parent: this.#scopes.getStore()?.transaction }
     return this.#scopes.run(scope, async () => this.#begin(pool, scope, handler))
   }
 
@@ -107,6 +112,7 @@ export class SlonikScopes {
           isolation,
           connection,
           lease: scope.lease,
+          parent: scope.parent,
           state: 'open',
           doom: undefined,
           hasFailed: false,
@@ -155,6 +161,12 @@ export class SlonikScopes {
       throw error
     }
   }
+}
+
+/** Connections of a server that transactions hold which wait for this one. */
+function heldBy(around: Around | undefined, node: Node): number {
+  if (around === undefined) return 0
+  return (around.state === 'open' && around.lease?.node === node ? 1 : 0) + heldBy(around.parent, node)
 }
 
 /** What outlived a commit is on its own; what outlived a rollback must not commit alone. */

@@ -15,7 +15,7 @@ import { endOfRead, positionAfterCommit } from './position.ts'
 import { insertedStatement, primaryStatement, replayedStatement, replayStatement } from './probe.ts'
 import { untilReplayed } from './replay.ts'
 import type { Lease } from './request.ts'
-import type { Router } from './router.ts'
+import { poolExhaustedText, type Router } from './router.ts'
 import type { RoutingSession } from './session.ts'
 import { SlonikScopes, unsafe } from './slonik-scopes.ts'
 import type { ReadOptions, WriteOptions } from './transaction-options.ts'
@@ -57,6 +57,7 @@ export interface SlonikSetup {
   readonly session: () => RoutingSession | undefined
   readonly ready: () => Promise<void>
   readonly primaryUrl: string | undefined
+  readonly acquireTimeoutMs: number
 }
 
 /** A connection of a slonik pool, held until it is given back. */
@@ -101,7 +102,16 @@ export async function routeSlonik(
   const { createPool } = await import('slonik')
   const scopes = new SlonikScopes(setup.router)
   const watching: Interceptor = { name: 'trunkline-failures', queryExecutionError: () => scopes.failed() }
-  const lane = new SlonikLane({ ...configuration, interceptors: [...(configuration.interceptors ?? []), watching] })
+  const lane = new SlonikLane(
+    {
+      // The router itself tries again, and elsewhere.
+      connectionRetryLimit: 0,
+      connectionTimeout: setup.acquireTimeoutMs,
+      ...configuration,
+      interceptors: [...(configuration.interceptors ?? []), watching],
+    },
+    setup.acquireTimeoutMs,
+  )
   const use = async <Result>(work: (connection: DatabasePoolConnection) => Promise<Result>): Promise<Result> =>
     runOn({ ...setup, lane, scopes }, work)
   const interceptor: Interceptor = { name: 'trunkline-routing', beforePoolConnection: () => facade(use) }
@@ -200,10 +210,12 @@ function causeOf(error: unknown): unknown {
 /** One slonik pool for each server and kind of work. */
 class SlonikLane implements Lane<Held> {
   readonly #configuration: ClientConfigurationInput
+  readonly #acquireTimeoutMs: number
   readonly #pools = new Map<Node, Map<boolean, Promise<DatabasePool>>>()
 
-  constructor(configuration: ClientConfigurationInput) {
+  constructor(configuration: ClientConfigurationInput, acquireTimeoutMs: number) {
     this.#configuration = configuration
+    this.#acquireTimeoutMs = acquireTimeoutMs
   }
 
   max(): number {
@@ -220,8 +232,13 @@ class SlonikLane implements Lane<Held> {
         taken.resolve(connection)
         await given.promise
       })
-      .catch(taken.reject)
-    const connection = await taken.promise
+      .catch((error: unknown) => taken.reject(causeOf(error)))
+    // slonik's line for a connection has no end. Whoever has left it does not keep what comes.
+    const exhausted = (): Error => {
+      given.resolve()
+      return new Error(poolExhaustedText)
+    }
+    const connection = await withTimeout(taken.promise, this.#acquireTimeoutMs, exhausted)
     return { connection, give: (error) => (error === undefined ? given.resolve() : given.reject(error)) }
   }
 

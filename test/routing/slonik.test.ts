@@ -119,6 +119,25 @@ describeEachVersion('transactions over slonik', (version) => {
     expect(await codeOf(db.write(async () => 1, { after: 'x' } as never))).toBe('invalid_option')
   })
 
+  test('no connection free: told in bounded time, and at once where the caller itself holds them all', async () => {
+    await using other = await route(fleet, { routing: { acquireTimeoutMs: 500 } })
+    await using db = await other.trunkline.routing.slonik({ maxPoolSize: 1 })
+    const held = Promise.withResolvers<void>()
+    const holder = db.write(async () => held.promise)
+    await eventually(() => other.trunkline.routing.status().nodes[0]?.open === 1)
+    expect(await codeOf(db.write(async (tx) => tx.query(insert(1))))).toBe('pool_exhausted')
+    held.resolve()
+    await holder
+    const nested = db.write(async (tx) => {
+      await tx.query(insert(2))
+      await db.write(async (inner) => inner.query(insert(3)), { requiresNew: true })
+    })
+    expect(await codeOf(nested)).toBe('self_deadlock')
+    // What was given up does not keep the connection.
+    await db.write(async (tx) => tx.query(insert(4)))
+    expect(await ids()).toEqual([4])
+  })
+
   test('a replica that is replaced under its name: its connections go with it', async () => {
     await using other = await route(fleet, { replicaUrls: [{ url: fleet.replicaUrls[0]!, name: 'reader' }] })
     const { routing } = other.trunkline
