@@ -6,7 +6,6 @@
  * In an application the import is from 'trunkline'.
  */
 import { Kysely, PostgresDialect, sql } from 'kysely'
-import type { PoolClient } from 'pg'
 import { createTrunkline } from '../src/index.ts'
 
 interface Database {
@@ -39,9 +38,7 @@ await replica
 
 // Inside of a routed transaction: on its connection, which trunkline begins, ends and gives back.
 await trunkline.write(async (tx) => {
-  const client = await tx.client()
-  const borrowed = { query: client.query.bind(client), release: () => undefined } as unknown as PoolClient
-  const pool = { connect: async () => borrowed, end: async () => undefined, options: {} }
+  const pool = { connect: async () => tx.client(), end: async () => undefined, options: {} }
   const inside = new Kysely<Database>({ dialect: new PostgresDialect({ pool }) })
   await inside.updateTable('order_note').set({ note: 'ring twice' }).execute()
 })

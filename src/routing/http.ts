@@ -74,16 +74,9 @@ export interface Carrier {
   headersOf(session: RoutingSession): [name: string, value: string][]
 }
 
-/** @throws InvalidInputError `invalid_option` when the secret is too short. */
+/** @throws InvalidInputError `invalid_option`, say when the secret is too short. */
 export function createCarrier(routing: SessionRunner, options: CarrierOptions): Carrier {
-  const secrets = typeof options.secret === 'string' ? [options.secret] : [...options.secret]
-  if (secrets.length === 0 || secrets.some((secret) => secret.length < secretLengthMin)) {
-    throw new InvalidInputError(`secret is shorter than ${secretLengthMin} characters.`, {
-      code: 'invalid_option',
-      hint: 'Take a random one, the same in every process that serves these clients.',
-    })
-  }
-  const carried = new HeaderCarrier(secrets, options)
+  const carried = new HeaderCarrier(checkedSecrets(options), options)
   return {
     begin: (headers) => carried.begin(headers),
     headersOf: (session) => carried.headersOf(session),
@@ -101,6 +94,40 @@ export function createCarrier(routing: SessionRunner, options: CarrierOptions): 
       for (const [header, value] of carried.headersOf(session)) context.header(header, value, { append: true })
     },
   }
+}
+
+function isSecret(value: unknown): value is string {
+  return typeof value === 'string' && value.length >= secretLengthMin
+}
+
+function checkedSecrets({ secret, name, by, maxAgeS }: CarrierOptions): readonly string[] {
+  const secrets: readonly unknown[] = Array.isArray(secret) ? secret : [secret]
+  if (secrets.length === 0 || !secrets.every(isSecret)) {
+    throw invalid(
+      `secret is missing or shorter than ${secretLengthMin} characters.`,
+      'Take a random one, the same in every process that serves these clients.',
+    )
+  }
+  if (name !== undefined && !namePattern.test(name)) {
+    throw invalid(
+      `name is ${JSON.stringify(name)}.`,
+      'Take letters, digits and hyphens: it names a cookie and a header.',
+    )
+  }
+  if (![undefined, 'cookie', 'header', 'both'].includes(by)) {
+    throw invalid(`by is ${JSON.stringify(by)}.`, 'Pass cookie, header or both.')
+  }
+  if (maxAgeS !== undefined && !(Number.isInteger(maxAgeS) && maxAgeS > 0)) {
+    throw invalid(`maxAgeS is ${JSON.stringify(maxAgeS)}.`, 'Pass whole seconds above 0.')
+  }
+  return secrets
+}
+
+/** What may name a header, and a cookie. */
+const namePattern = /^[\w!#$%&'*+.^`|~-]+$/
+
+function invalid(message: string, hint: string): InvalidInputError {
+  return new InvalidInputError(message, { code: 'invalid_option', hint })
 }
 
 class HeaderCarrier {
@@ -184,14 +211,29 @@ function beforeHeaders(response: ServerResponse, add: () => void): void {
     response.writeHead = writeHead
     const given = args.at(-1)
     // Headers given here would replace those set before.
-    if (typeof given === 'object' && given !== null && !Array.isArray(given)) {
+    if (typeof given === 'object' && given !== null) {
       args.pop()
-      for (const [name, value] of Object.entries(given as Record<string, string>)) response.setHeader(name, value)
+      setHeaders(response, given)
     }
     add()
     return writeHead(...args)
   }
   response.writeHead = replacement
+}
+
+type HeaderValue = string | number | readonly string[]
+
+/** Those of writeHead: an object, a list of pairs, or names and values in turn. */
+function setHeaders(response: ServerResponse, given: object): void {
+  if (!Array.isArray(given)) {
+    for (const [name, value] of Object.entries(given as Record<string, HeaderValue | undefined>))
+      if (value !== undefined) response.setHeader(name, value)
+    return
+  }
+  const list = given.every(Array.isArray) ? given.flat(1) : given
+  for (let place = 0; place < list.length; place += 2) response.removeHeader(String(list[place]))
+  for (let place = 0; place + 1 < list.length; place += 2)
+    response.appendHeader(String(list[place]), list[place + 1] as string)
 }
 
 function addHeaders(response: ServerResponse, headers: readonly [string, string][]): void {

@@ -37,7 +37,7 @@ export {
   weightDefault,
 } from './options.ts'
 export { RoutingSession } from './session.ts'
-export type { RoutedSlonik } from './slonik.ts'
+export type { RoutedSlonik, SlonikReadOptions, SlonikTransactionFunction, SlonikWriteOptions } from './slonik.ts'
 export type { NodeStatus } from './status.ts'
 export type { Unfit } from './topology.ts'
 export type { RoutedTransaction, Statement } from './transaction.ts'

@@ -27,7 +27,10 @@ export const pgLane: Lane<PoolClient> = {
   verify: async (client, wanted) =>
     untilReplayed(client, async (timeoutMs) => ask(client, replayStatement, timeoutMs), wanted),
   ask,
-  isStandby: (client) => knowledge(client).inHotStandby === true,
+  isStandby: (client) => {
+    const { inHotStandby, isPooled } = knowledge(client)
+    return inHotStandby === true && !isPooled
+  },
 }
 
 async function ask(client: PoolClient, text: string, timeoutMs: number): Promise<readonly unknown[]> {

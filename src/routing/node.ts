@@ -33,8 +33,10 @@ interface Knowledge {
   replayed: { readonly timeline: number; readonly lsn: bigint } | undefined
   /** The timeline that this backend writes; once out of recovery it never changes. */
   written: number | undefined
-  /** False: the server said on this connection that it is no standby. Undefined before 14. */
+  /** False: the server said on this connection that it is no standby. Undefined before 14. A pooler tells what it once heard. */
   inHotStandby: boolean | undefined
+  /** A pooler is between: each transaction may meet another backend, and another server. What was told holds for no later one. */
+  isPooled: boolean
 }
 
 const knowledgeOf = new WeakMap<object, Knowledge>()
@@ -43,10 +45,16 @@ const knowledgeOf = new WeakMap<object, Knowledge>()
 export function knowledge(client: object): Knowledge {
   let known = knowledgeOf.get(client)
   if (known === undefined) {
-    known = { replayed: undefined, written: undefined, inHotStandby: undefined }
+    known = { replayed: undefined, written: undefined, inHotStandby: undefined, isPooled: false }
     knowledgeOf.set(client, known)
   }
   return known
+}
+
+/** `pg_backend_pid()` was answered on this connection: a pooler gives its clients numbers of its own. */
+export function hearBackend(client: object, pid: unknown): void {
+  const { processID } = client as { readonly processID?: number | null }
+  if (typeof processID === 'number' && typeof pid === 'number' && pid !== processID) knowledge(client).isPooled = true
 }
 
 /** Since 14 a server says whether it is a standby: at connect, and with the next answer after it was promoted. */
@@ -70,6 +78,8 @@ export class Node {
   /** Connections in use, and who hears of their failure. */
   readonly #leases = new Map<PoolClient, (error: Error) => void>()
   readonly #failures = new WeakMap<PoolClient, Error>()
+  /** Who works over connections that are not ours. */
+  readonly #cutters = new Set<(error: Error) => void>()
   #pool: Pool | undefined
   #guardedPool: Pool | undefined
   #monitor: pg.Client | undefined
@@ -151,12 +161,21 @@ export class Node {
   async connect(isGuarded = false): Promise<PoolClient> {
     // Not a failure of the server: nobody shall try again here.
     if (this.#isStopped) throw new TrunklineError('The routing was stopped.', { code: 'stopped', retryable: true })
-    const client = await (isGuarded ? this.guardedPool : this.pool).connect()
-    // Between two statements nobody else listens, and an unheard error would end the process.
-    const onError = (error: Error): void => void this.#failures.set(client, error)
-    client.on('error', onError)
-    this.#leases.set(client, onError)
-    return client
+    const { promise, resolve, reject } = Promise.withResolvers<PoolClient>()
+    // With a callback, as a promise tells of the client later: the end of a server can come with the same packet.
+    const pool = isGuarded ? this.guardedPool : this.pool
+    pool.connect((error, client) => {
+      if (client === undefined) {
+        reject(error ?? new Error('The pool gave no connection.'))
+        return
+      }
+      // Between two statements nobody else listens, and an unheard error would end the process.
+      const onError = (failure: Error): void => void this.#failures.set(client, failure)
+      client.on('error', onError)
+      this.#leases.set(client, onError)
+      resolve(client)
+    })
+    return promise
   }
 
   /** Gives a connection back; with an error it is closed. */
@@ -172,6 +191,18 @@ export class Node {
   /** Nobody shall wait for a server that does not answer: cuts what is in use, so that it fails now. */
   cutLeases(error: Error): void {
     for (const client of this.#leases.keys()) cut(client, error)
+    for (const lose of this.#cutters) lose(error)
+  }
+
+  /** The outcome of work over a connection that is not ours; fails when we cut our own, as the server does not answer. */
+  async whileThere<Result>(work: Promise<Result>): Promise<Result> {
+    const lost = Promise.withResolvers<never>()
+    this.#cutters.add(lost.reject)
+    try {
+      return await Promise.race([work, lost.promise])
+    } finally {
+      this.#cutters.delete(lost.reject)
+    }
   }
 
   async #watch(): Promise<void> {

@@ -27,7 +27,7 @@ export interface ReplicaOptions {
   readonly url: string
   /** Share of the reads against the other replicas. Default 1; 2 takes twice as much. */
   readonly weight?: number | undefined
-  /** How events, status and errors call it. Default `host:port`. */
+  /** How events, status and errors call it. Default `host:port`, with the database where another server has that. */
   readonly name?: string | undefined
 }
 
@@ -71,6 +71,8 @@ export type RoutingSettings = { readonly [Name in keyof RoutingOptions]-?: Exclu
 /** A server as it was configured. */
 export interface NodeConfig {
   readonly name: string
+  /** Its name where another server has the first one; undefined: the caller chose it. */
+  readonly longName?: string | undefined
   readonly weight: number
   readonly config: ClientConfig
 }
@@ -112,7 +114,21 @@ export function nodeConfig(given: string | ReplicaOptions, option: string): Node
   if (typeof weight !== 'number' || !(weight > 0) || !Number.isFinite(weight)) {
     throw invalid(`The weight of ${option} is ${JSON.stringify(weight)}, expected a number above 0.`)
   }
-  return { name: name ?? nameOf(url), weight, config }
+  if (name !== undefined) return { name, weight, config }
+  return { name: nameOf(url), longName: `${nameOf(url)}${pathOf(config)}`, weight, config }
+}
+
+/**
+ * With a name that no other server has: through one pooler several are reached at one `host:port`.
+ *
+ * @throws InvalidInputError `invalid_option`.
+ */
+export function namedApart(config: NodeConfig, others: readonly { readonly name: string }[]): NodeConfig {
+  const isTaken = (name: string): boolean => others.some((other) => other.name === name)
+  const { name, longName } = config
+  if (!isTaken(name)) return config
+  if (longName !== undefined && !isTaken(longName)) return { ...config, name: longName }
+  throw invalid(`There is a server called ${name}.`, 'Pass { url, name } with another name.')
 }
 
 /** What two URLs of one server and database have in common; user, password and parameters may differ. */
@@ -127,7 +143,10 @@ export function replicaUrlsFromEnvironment(): string[] {
 }
 
 /** Refuses a replica that is written like the primary or like another replica. */
-export function checkDistinct(nodes: readonly NodeConfig[], primary: ClientConfig | undefined): void {
+export function checkDistinct(
+  nodes: readonly Pick<NodeConfig, 'name' | 'config'>[],
+  primary: ClientConfig | undefined,
+): void {
   const seen = new Set<string>()
   const primaryAddress = primary === undefined ? undefined : addressOf(primary)
   for (const { config, name } of nodes) {
@@ -145,9 +164,12 @@ export function checkDistinct(nodes: readonly NodeConfig[], primary: ClientConfi
   }
 }
 
+/** As pg reads it: parameters (`?host=/run/postgresql`, of a socket) go before the address. */
 function nameOf(url: string): string {
-  const { hostname, port } = new URL(url)
-  return `${hostname === '' ? 'localhost' : hostname}:${port === '' ? '5432' : port}`
+  const { hostname, port, searchParams } = new URL(url)
+  const host = searchParams.get('host') ?? decodeURIComponent(hostname)
+  const at = searchParams.get('port') ?? port
+  return `${host === '' ? 'localhost' : host}:${at === '' ? '5432' : at}`
 }
 
 function pathOf({ connectionString = '' }: ClientConfig): string {

@@ -2,7 +2,7 @@ import { WriteLostError } from './errors.ts'
 import type { Forks } from './forks.ts'
 import type { Lane } from './lane.ts'
 import { formatLsn, parseLsn } from './lsn.ts'
-import { knowledge } from './node.ts'
+import { hearBackend, knowledge } from './node.ts'
 import { primaryStatement } from './probe.ts'
 import type { Lease, Request } from './request.ts'
 import { formatToken, type Position } from './token.ts'
@@ -16,8 +16,9 @@ export function floorsOf({ floor, session }: Floors): readonly Position[] {
 }
 
 /**
- * K1 on a primary: its connection shows once that it leads to a primary, and of which timeline, before a read with a token runs
- * there: an address may lead to another server by now.
+ * K1 on a primary: its connection shows once (each time, where a pooler is between) that it leads to a primary, and of which
+ * timeline, before a read with a token runs there: an address may lead to another server by now. A write needs no look, as BEGIN
+ * READ WRITE makes sure of the role, but where the connection was told to lead to a standby.
  *
  * @returns why this connection cannot be used; undefined: it can.
  * @throws what the connection throws.
@@ -27,10 +28,11 @@ export async function unfitPrimary<Client extends object>(
   { client, node }: Lease<Client>,
   { topology, floors, timeoutMs }: { topology: Topology; floors: readonly Position[]; timeoutMs: number },
 ): Promise<'standby' | 'older' | undefined> {
-  if (floors.length === 0) return undefined
   const known = knowledge(client)
-  if (known.written === undefined || lane.isStandby(client)) {
-    const [isStandby, timelineText, forkText] = await lane.ask(client, primaryStatement, timeoutMs)
+  if (floors.length === 0 && !lane.isStandby(client)) return undefined
+  if (known.written === undefined || known.isPooled || lane.isStandby(client)) {
+    const [isStandby, timelineText, forkText, pid] = await lane.ask(client, primaryStatement, timeoutMs)
+    hearBackend(client, pid)
     if (isStandby !== false) return 'standby'
     known.written = Number.parseInt(String(timelineText), 16)
     if (node.probe?.systemId === topology.systemId) topology.forks.note(known.written, parseLsn(String(forkText)))

@@ -10,6 +10,8 @@ export interface Probe {
   readonly lsn: bigint
   /** Of a primary: where its timeline began, as far as it still knows. */
   readonly forkLsn: bigint | undefined
+  /** Name of the database that this connection is to. */
+  readonly database: string
   /** Tells a server from another one with the same data. */
   readonly startedAt: string
   readonly segmentBytes: bigint
@@ -37,12 +39,16 @@ export const probeStatement = `select r.is_standby,
   pg_postmaster_start_time()::text,
   pg_size_bytes(current_setting('wal_segment_size'))::text,
   current_setting('server_version_num'),
-  pg_last_wal_replay_lsn()::text
+  pg_last_wal_replay_lsn()::text,
+  current_database()::text
 from (select pg_is_in_recovery() as is_standby) as r`
 
 /** Reads the row of `probeStatement` (rowMode array). */
 export function parseProbe(row: readonly unknown[] | undefined, at: number): Probe {
-  const [isStandby, systemId, timeline, lsn, startedAt, segmentBytes, version, replayed] = row as [boolean, ...string[]]
+  const [isStandby, systemId, timeline, lsn, startedAt, segmentBytes, version, replayed, database] = row as [
+    boolean,
+    ...string[],
+  ]
   return {
     isStandby,
     systemId: String(systemId),
@@ -50,6 +56,7 @@ export function parseProbe(row: readonly unknown[] | undefined, at: number): Pro
     // A standby that has replayed nothing yet has no position.
     lsn: parseLsn(lsn ?? '') ?? 0n,
     forkLsn: isStandby ? undefined : parseLsn(replayed ?? ''),
+    database: String(database),
     startedAt: String(startedAt),
     segmentBytes: BigInt(segmentBytes ?? 0),
     version: Number(version),
@@ -59,7 +66,7 @@ export function parseProbe(row: readonly unknown[] | undefined, at: number): Pro
 
 /** What a replica must show before a read with a token, on the connection of that read and before BEGIN. */
 export const replayStatement = `select pg_is_in_recovery(), pg_last_wal_replay_lsn()::text,
-  (select w.received_tli from pg_stat_wal_receiver as w)`
+  (select w.received_tli from pg_stat_wal_receiver as w), pg_backend_pid()`
 
 /** Where a replica was when a read ended: at least what the read saw. Null on a primary. */
 export const replayedStatement = 'select pg_last_wal_replay_lsn()::text'
@@ -68,7 +75,7 @@ export const replayedStatement = 'select pg_last_wal_replay_lsn()::text'
 export const insertedStatement =
   'select pg_current_wal_insert_lsn()::text, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)'
 
-/** What a primary must show once on each connection before a read with a token: that it is one, its timeline, where that began. */
+/** What a primary must show on each connection before a read with a token: that it is one, its timeline, where that began. */
 export const primaryStatement = `select pg_is_in_recovery(),
   case when not pg_is_in_recovery() then left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) end,
-  pg_last_wal_replay_lsn()::text`
+  pg_last_wal_replay_lsn()::text, pg_backend_pid()`

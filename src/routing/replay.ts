@@ -1,6 +1,6 @@
 import { pause } from '../core/index.ts'
 import { parseLsn } from './lsn.ts'
-import { knowledge } from './node.ts'
+import { hearBackend, knowledge } from './node.ts'
 import type { Position } from './token.ts'
 
 /** Longest pause between two looks at the replay position, in milliseconds. */
@@ -28,18 +28,19 @@ const believedUntil = new WeakMap<object, number>()
 /**
  * Waits on the connection of a read, before its BEGIN, until its server has replayed the position: a snapshot taken first
  * would miss what is replayed after it. A connection is one backend of one server, whose replay only goes forward: what it
- * has told once need not be asked again.
+ * has told once need not be asked again, but where a pooler is between.
  *
  * @throws what the connection throws.
  */
 export async function untilReplayed(client: object, ask: AskReplay, wanted: Wanted): Promise<Replay> {
   const { floor, timeline, patienceMs } = wanted
   const known = knowledge(client)
-  if (known.inHotStandby === false) return 'promoted'
-  if (isReached(known.replayed, floor) && isBelieved(client, known.inHotStandby)) return 'reached'
+  const isReachedBefore = floor === undefined || (!known.isPooled && isReached(known.replayed, floor))
+  if (isReachedBefore && isBelieved(client)) return 'reached'
   const until = performance.now() + patienceMs
   for (let waitMs = 1; ; waitMs = Math.min(2 * waitMs, lookEveryMsMax)) {
-    const [isStandby, text, received] = await ask(Math.max(0, until - performance.now()) + answerMs)
+    const [isStandby, text, received, pid] = await ask(Math.max(0, until - performance.now()) + answerMs)
+    hearBackend(client, pid)
     if (isStandby !== true) return 'promoted'
     believedUntil.set(client, performance.now() + believedMs)
     const lsn = parseLsn(String(text)) ?? 0n
@@ -58,6 +59,9 @@ function isReached(replayed: { timeline: number; lsn: bigint } | undefined, floo
   return replayed !== undefined && replayed.timeline === floor.timeline && replayed.lsn >= floor.lsn
 }
 
-function isBelieved(client: object, inHotStandby: boolean | undefined): boolean {
-  return inHotStandby !== undefined || performance.now() < (believedUntil.get(client) ?? 0)
+/** That it leads to a standby. */
+function isBelieved(client: object): boolean {
+  const { inHotStandby, isPooled } = knowledge(client)
+  if (inHotStandby === true && !isPooled) return true
+  return (inHotStandby === undefined || isPooled) && performance.now() < (believedUntil.get(client) ?? 0)
 }

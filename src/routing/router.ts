@@ -25,6 +25,9 @@ export interface RouterOptions {
   readonly onDecision: (decision: Decision) => void
 }
 
+/** What pg-pool says when all connections are in use for too long: that is load, not a failure of the server. */
+export const poolExhaustedText = 'timeout exceeded when trying to connect'
+
 /** How a replica was found unfit for one read. */
 type Refusal = 'node-failed' | 'not-reached' | 'other-timeline'
 
@@ -308,13 +311,8 @@ export class Router {
   ): Promise<'standby' | 'older' | undefined> {
     const { topology, settings } = this.#options
     try {
-      // A write needs no look: BEGIN READ WRITE makes sure of the role.
-      const isWrite = request.intent === 'write'
-      const floors = isWrite ? [] : floorsOf(request)
-      const isStandby = isWrite && lane.isStandby(lease.client)
-      const unfit = isStandby
-        ? 'standby'
-        : await unfitPrimary(lane, lease, { topology, floors, timeoutMs: settings.acquireTimeoutMs })
+      const floors = request.intent === 'write' ? [] : floorsOf(request)
+      const unfit = await unfitPrimary(lane, lease, { topology, floors, timeoutMs: settings.acquireTimeoutMs })
       if (unfit === undefined) this.refuseLost(request)
       else lease.release(new Error(`${lease.node.name} is in recovery or of an older timeline`))
       return unfit
@@ -365,8 +363,7 @@ export class Router {
       return leaseOf(lane, client, { node, isPrimary })
     } catch (error) {
       node.open -= 1
-      // pg-pool's text when all connections are in use: that is load, not a failure of the server.
-      if (messageOf(error) === 'timeout exceeded when trying to connect') {
+      if (messageOf(error) === poolExhaustedText) {
         node.breaker.abandon()
         throw new RoutingTimeoutError(`All ${max} connections to ${node.name} were in use for too long.`, {
           code: 'pool_exhausted',

@@ -2,13 +2,14 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { EventEmitter } from 'node:events'
 import type { ClientConfig, Pool } from 'pg'
 import type { ClientConfigurationInput } from 'slonik'
-import { InvalidInputError, type Logger, pause, Service } from '../core/index.ts'
+import { InvalidInputError, type Logger, messageOf, pause, Service } from '../core/index.ts'
 import type { Decision, DecisionCount } from './decision.ts'
 import { ReadOnlyTransactionError } from './errors.ts'
 import { type Carrier, type CarrierOptions, createCarrier } from './http.ts'
 import { Node, probeTimeoutMs } from './node.ts'
 import {
   checkDistinct,
+  namedApart,
   type NodeConfig,
   nodeConfig,
   type ReplicaOptions,
@@ -23,6 +24,7 @@ import { type RoutedSlonik, routeSlonik } from './slonik.ts'
 import { type NodeStatus, nodeStatus } from './status.ts'
 import { formatToken, parseToken } from './token.ts'
 import { Topology } from './topology.ts'
+import { writeInReadOnly } from './transaction-errors.ts'
 import {
   checkTransactionOptions,
   type ReadOptions,
@@ -59,6 +61,9 @@ export interface RoutingStatus {
   readonly fallbackReads: number
 }
 
+/** Longer ones a timer takes for 1 ms. */
+const timerMsMax = 2 ** 31 - 1
+
 interface Context {
   readonly session: RoutingSession | undefined
   readonly transaction: RoutedTransaction | undefined
@@ -88,26 +93,25 @@ export class Routing extends Service {
       logger,
       onPrimary: (node) => {
         logger.info(node === undefined ? 'No primary is known.' : `The primary is ${node.name}.`)
-        this.#events.emit('primary', node?.name)
+        this.#tell('primary', node?.name)
       },
     })
     this.#router = new Router({
       settings: this.#settings,
       topology: this.#topology,
       logger,
-      onDecision: (decision) => void this.#events.emit('decision', decision),
+      onDecision: (decision) => this.#tell('decision', decision),
     })
     const configs = replicas.map((replica, place) => nodeConfig(replica, `replicaUrls[${place}]`))
     checkDistinct(configs, primary)
-    this.#topology.nodes = [
-      this.#createNode(primaryConfig(primary), true),
-      ...configs.map((each) => this.#createNode(each)),
-    ]
+    this.#topology.nodes = [this.#createNode(primaryConfig(primary), true)]
+    for (const each of configs) this.#topology.nodes.push(this.#createNode(namedApart(each, this.#topology.nodes)))
   }
 
   /** Runs a function in a read-only transaction on a replica. Its connection is taken with its first statement. */
   async read<Result>(run: TransactionFunction<Result>, options: ReadOptions = {}): Promise<Result> {
     checkTransactionOptions('read', options)
+    options.signal?.throwIfAborted()
     const around = this.#around(options)
     if (around !== undefined) return this.#join(around, 'read', () => run(around), options)
     try {
@@ -127,6 +131,7 @@ export class Routing extends Service {
   async write<Result>(run: TransactionFunction<Result>, options?: WriteOptions): Promise<Result>
   async write<Result>(run: TransactionFunction<Result>, options: WriteOptions = {}): Promise<Result | Written<Result>> {
     checkTransactionOptions('write', options)
+    options.signal?.throwIfAborted()
     const around = this.#around(options)
     if (around !== undefined) {
       const result = await this.#join(around, 'write', () => run(around), options)
@@ -207,6 +212,7 @@ export class Routing extends Service {
         session: () => this.currentSession,
         ready: async () => this.#ready(),
         primaryUrl: this.#setup.primary.connectionString,
+        acquireTimeoutMs: this.#settings.acquireTimeoutMs,
       },
       configuration,
     )
@@ -216,14 +222,8 @@ export class Routing extends Service {
   async addReplica(replica: string | ReplicaOptions): Promise<void> {
     const config = nodeConfig(replica, 'replica')
     const others = this.#topology.nodes.filter(({ isFirst }) => !isFirst)
-    checkDistinct([...others, config] as NodeConfig[], this.#setup.primary)
-    if (this.#topology.nodes.some(({ name }) => name === config.name)) {
-      throw new InvalidInputError(`There is a server called ${config.name}.`, {
-        code: 'invalid_option',
-        hint: 'Pass { url, name } with another name.',
-      })
-    }
-    const node = this.#createNode(config)
+    checkDistinct([...others, config], this.#setup.primary)
+    const node = this.#createNode(namedApart(config, this.#topology.nodes))
     this.#topology.nodes.push(node)
     if (this.state === 'idle') return
     node.start()
@@ -287,6 +287,15 @@ export class Routing extends Service {
     await Promise.all(this.#topology.nodes.map(async (node) => node.stop(this.#settings.acquireTimeoutMs)))
   }
 
+  /** What a listener throws is logged: it is told of what happened, and has no part in it. */
+  #tell<Name extends keyof RoutingEvents>(name: Name, ...args: RoutingEvents[Name]): void {
+    try {
+      this.#events.emit(name, ...(args as never))
+    } catch (error) {
+      this.#setup.logger.error(`A listener of the event ${name} failed: ${messageOf(error)}`)
+    }
+  }
+
   async #ready(): Promise<void> {
     if (this.state !== 'running') await this.start()
   }
@@ -325,13 +334,7 @@ export class Routing extends Service {
     run: () => Result | Promise<Result>,
     { after, label, isolation }: ReadOptions & WriteOptions,
   ): Promise<Result> {
-    if (intent === 'write' && around.intent === 'read') {
-      throw new ReadOnlyTransactionError('A write was called inside of a read-only transaction.', {
-        code: 'write_in_read_only',
-        hint: 'Make the outer one a write, or pass requiresNew: true for a transaction of its own.',
-        details: { label },
-      })
-    }
+    if (intent === 'write' && around.intent === 'read') throw writeInReadOnly(label)
     if (isolation !== undefined && isolation !== around.isolation) {
       throw new InvalidInputError(`The transaction around this one is not ${isolation}.`, {
         code: 'invalid_option',
@@ -374,12 +377,19 @@ export class Routing extends Service {
         throw error
       }
     }
-    if (timeoutMs === 0 || timeoutMs === Number.POSITIVE_INFINITY) return work()
+    const { signal } = options
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(transaction.expire()), timeoutMs)
+      const expire = (): void => reject(transaction.expire())
+      const isBounded = timeoutMs > 0 && timeoutMs <= timerMsMax
+      const timer = isBounded ? setTimeout(expire, timeoutMs) : undefined
+      const abort = (): void => reject(transaction.abort(signal?.reason))
+      signal?.addEventListener('abort', abort)
       void work()
         .then(resolve, reject)
-        .finally(() => clearTimeout(timer))
+        .finally(() => {
+          clearTimeout(timer)
+          signal?.removeEventListener('abort', abort)
+        })
     })
   }
 }

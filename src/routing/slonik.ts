@@ -15,18 +15,37 @@ import { endOfRead, positionAfterCommit } from './position.ts'
 import { insertedStatement, primaryStatement, replayedStatement, replayStatement } from './probe.ts'
 import { untilReplayed } from './replay.ts'
 import type { Lease } from './request.ts'
-import type { Router } from './router.ts'
+import { poolExhaustedText, type Router } from './router.ts'
 import type { RoutingSession } from './session.ts'
+import { SlonikScopes, unsafe } from './slonik-scopes.ts'
+import type { ReadOptions, WriteOptions } from './transaction-options.ts'
 import { endMsMax } from './transaction.ts'
+
+/** Of a transaction over slonik. Its longest time, retries and time-outs are those of slonik's configuration. */
+export type SlonikWriteOptions = Pick<WriteOptions, 'isolation' | 'statementTimeoutMs' | 'label' | 'requiresNew'>
+export type SlonikReadOptions = SlonikWriteOptions & Pick<ReadOptions, 'after' | 'maxLagMs'>
+
+/** What runs in a transaction; slonik may run it again (`transactionRetryLimit`). */
+export type SlonikTransactionFunction<Result> = (transaction: DatabaseTransactionConnection) => Promise<Result>
 
 /** A slonik pool whose read-only work goes to a replica. */
 export interface RoutedSlonik extends AsyncDisposable {
   /** Everything on the primary, but what is called inside of `readOnly`. */
   readonly pool: DatabasePool
-  /** A transaction on a replica; what writes in it fails. */
-  read<Result>(handler: (transaction: DatabaseTransactionConnection) => Promise<Result>): Promise<Result>
-  /** A transaction on the primary. */
-  write<Result>(handler: (transaction: DatabaseTransactionConnection) => Promise<Result>): Promise<Result>
+  /**
+   * A transaction on a replica; what writes in it fails. Inside of another transaction of this pool it joins that one.
+   *
+   * @throws InvalidInputError `invalid_option`, `invalid_token`; ReplicaLagError, ReplicaUnavailableError, RoutingTimeoutError,
+   *   NoPrimaryError; else slonik's.
+   */
+  read<Result>(handler: SlonikTransactionFunction<Result>, options?: SlonikReadOptions): Promise<Result>
+  /**
+   * A transaction on the primary. Inside of another write of this pool it joins that one.
+   *
+   * @throws ReadOnlyTransactionError `write_in_read_only` inside of a read or of `readOnly`; TransactionAbortedError when a joined
+   *   write failed and its error was caught; InvalidInputError `invalid_option`, RoutingTimeoutError, NoPrimaryError; else slonik's.
+   */
+  write<Result>(handler: SlonikTransactionFunction<Result>, options?: SlonikWriteOptions): Promise<Result>
   /** All that `run` does with the pool is read-only. */
   readOnly<Result>(run: () => Result): Result
   /** Closes its connections. `trunkline.stop()` does not know of them. */
@@ -38,6 +57,7 @@ export interface SlonikSetup {
   readonly session: () => RoutingSession | undefined
   readonly ready: () => Promise<void>
   readonly primaryUrl: string | undefined
+  readonly acquireTimeoutMs: number
 }
 
 /** A connection of a slonik pool, held until it is given back. */
@@ -80,10 +100,20 @@ export async function routeSlonik(
   }
   await setup.ready()
   const { createPool } = await import('slonik')
-  const intents = new AsyncLocalStorage<'read'>()
-  const lane = new SlonikLane(configuration)
+  const scopes = new SlonikScopes(setup.router)
+  const watching: Interceptor = { name: 'trunkline-failures', queryExecutionError: () => scopes.failed() }
+  const lane = new SlonikLane(
+    {
+      // The router itself tries again, and elsewhere.
+      connectionRetryLimit: 0,
+      connectionTimeout: setup.acquireTimeoutMs,
+      ...configuration,
+      interceptors: [...(configuration.interceptors ?? []), watching],
+    },
+    setup.acquireTimeoutMs,
+  )
   const use = async <Result>(work: (connection: DatabasePoolConnection) => Promise<Result>): Promise<Result> =>
-    runOn({ ...setup, lane }, intents.getStore() ?? 'write', work)
+    runOn({ ...setup, lane, scopes }, work)
   const interceptor: Interceptor = { name: 'trunkline-routing', beforePoolConnection: () => facade(use) }
   // It decides where to, so it comes first; the others see the connection of the pool that it names.
   const pool = await createPool(primaryUrl, { ...configuration, interceptors: [interceptor] })
@@ -92,9 +122,9 @@ export async function routeSlonik(
   }
   return {
     pool,
-    read: async (handler) => intents.run('read', async () => pool.transaction(handler)),
-    write: async (handler) => intents.exit(async () => pool.transaction(handler)),
-    readOnly: (run) => intents.run('read', run),
+    read: async (handler, options) => scopes.transact(pool, { intent: 'read', options }, handler),
+    write: async (handler, options) => scopes.transact(pool, { intent: 'write', options }, handler),
+    readOnly: (run) => scopes.readOnly(run),
     end,
     [Symbol.asyncDispose]: end,
   }
@@ -115,14 +145,18 @@ function facade(
 }
 
 async function runOn<Result>(
-  { router, session, lane }: SlonikSetup & { readonly lane: SlonikLane },
-  intent: 'read' | 'write',
+  { router, session, lane, scopes }: SlonikSetup & { readonly lane: SlonikLane; readonly scopes: SlonikScopes },
   work: (connection: DatabasePoolConnection) => Promise<Result>,
 ): Promise<Result> {
   const current = session()
-  const lease = await router.takeFrom(lane, { intent, session: current, isGuarded: intent === 'read' })
+  const request = { ...scopes.request, session: current }
+  const { intent } = request
+  const lease = await router.takeFrom(lane, request)
+  scopes.took(lease)
+  const { connection } = lease.client
   try {
-    const result = await work(lease.client.connection)
+    // What a read waits for on a server that does not answer is lost with it; of a write only slonik can tell.
+    const result = await (intent === 'read' ? lease.node.whileThere(work(connection)) : work(connection))
     lease.release(current === undefined ? undefined : await note(lease, intent, current))
     return result
   } catch (error) {
@@ -132,6 +166,9 @@ async function runOn<Result>(
     throw error
   }
 }
+
+/** Out of whatever the caller is in. */
+const outside = AsyncLocalStorage.snapshot()
 
 /** Asks where the server is after a session's transaction. Never throws: that has committed. Gives what makes the connection unfit. */
 async function note(lease: Lease<Held>, intent: 'read' | 'write', session: RoutingSession): Promise<Error | undefined> {
@@ -151,15 +188,14 @@ async function note(lease: Lease<Held>, intent: 'read' | 'write', session: Routi
 
 /** The columns of one row, in order. */
 async function rowOf(connection: DatabasePoolConnection, text: string): Promise<readonly unknown[]> {
-  const { sql } = await import('slonik')
-  const named = `select row_to_json(r) as "row" from (${text}) as r (${columnNames(text)})`
-  const parts = Object.assign([named], { raw: Object.freeze([named]) })
-  const row = await connection.oneFirst(sql.unsafe(Object.freeze(parts)))
+  const statement = await unsafe(`select row_to_json(r) as "row" from (${text}) as r (${columnNames(text)})`)
+  // Inside of a transaction slonik refuses any other connection; this look is no part of the caller's.
+  const row = await outside(async () => connection.oneFirst(statement))
   return Object.values(row as Record<string, unknown>)
 }
 
 function columnNames(text: string): string {
-  if (text === replayStatement || text === primaryStatement) return 'a, b, c'
+  if (text === replayStatement || text === primaryStatement) return 'a, b, c, d'
   return text === insertedStatement ? 'a, b' : 'a'
 }
 
@@ -174,10 +210,12 @@ function causeOf(error: unknown): unknown {
 /** One slonik pool for each server and kind of work. */
 class SlonikLane implements Lane<Held> {
   readonly #configuration: ClientConfigurationInput
-  readonly #pools = new Map<string, Promise<DatabasePool>>()
+  readonly #acquireTimeoutMs: number
+  readonly #pools = new Map<Node, Map<boolean, Promise<DatabasePool>>>()
 
-  constructor(configuration: ClientConfigurationInput) {
+  constructor(configuration: ClientConfigurationInput, acquireTimeoutMs: number) {
     this.#configuration = configuration
+    this.#acquireTimeoutMs = acquireTimeoutMs
   }
 
   max(): number {
@@ -194,8 +232,13 @@ class SlonikLane implements Lane<Held> {
         taken.resolve(connection)
         await given.promise
       })
-      .catch(taken.reject)
-    const connection = await taken.promise
+      .catch((error: unknown) => taken.reject(causeOf(error)))
+    // slonik's line for a connection has no end. Whoever has left it does not keep what comes.
+    const exhausted = (): Error => {
+      given.resolve()
+      return new Error(poolExhaustedText)
+    }
+    const connection = await withTimeout(taken.promise, this.#acquireTimeoutMs, exhausted)
     return { connection, give: (error) => (error === undefined ? given.resolve() : given.reject(error)) }
   }
 
@@ -206,7 +249,7 @@ class SlonikLane implements Lane<Held> {
   async verify(client: Held, wanted: Parameters<Lane<Held>['verify']>[1]): ReturnType<Lane<Held>['verify']> {
     // slonik does not tell one connection from the next: only a token is worth a round trip, the role is looked at anyway.
     if (wanted.floor === undefined) return 'reached'
-    return untilReplayed(client, async () => rowOf(client.connection, replayStatement), wanted)
+    return untilReplayed(client, async (timeoutMs) => this.ask(client, replayStatement, timeoutMs), wanted)
   }
 
   async ask({ connection }: Held, statement: string, timeoutMs: number): Promise<readonly unknown[]> {
@@ -218,21 +261,27 @@ class SlonikLane implements Lane<Held> {
   }
 
   async end(): Promise<void> {
-    const pools = [...this.#pools.values()]
-    this.#pools.clear()
-    for (const pool of pools) await pool.then(async (each) => each.end()).catch(() => undefined)
+    for (const node of this.#pools.keys()) await this.#forget(node)
   }
 
   async #poolOf(node: Node, isGuarded: boolean): Promise<DatabasePool> {
-    const key = `${isGuarded ? 'read' : 'any'} ${node.name}`
-    let pool = this.#pools.get(key)
+    for (const each of this.#pools.keys()) if (each.isLeaving && each.open === 0) void this.#forget(each)
+    const ofNode = this.#pools.get(node) ?? new Map<boolean, Promise<DatabasePool>>()
+    this.#pools.set(node, ofNode)
+    let pool = ofNode.get(isGuarded)
     if (pool === undefined) {
       pool = this.#createPool(node, isGuarded)
-      this.#pools.set(key, pool)
+      ofNode.set(isGuarded, pool)
       // A server that was down is tried again next time.
-      pool.catch(() => this.#pools.delete(key))
+      pool.catch(() => ofNode.delete(isGuarded))
     }
     return pool
+  }
+
+  async #forget(node: Node): Promise<void> {
+    const pools = [...(this.#pools.get(node)?.values() ?? [])]
+    this.#pools.delete(node)
+    for (const pool of pools) await pool.then(async (each) => each.end()).catch(() => undefined)
   }
 
   async #createPool({ config, name }: Node, isGuarded: boolean): Promise<DatabasePool> {

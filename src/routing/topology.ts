@@ -42,6 +42,8 @@ export class Topology {
   #refusal: NoPrimaryError | undefined
   #highestTimeline = 0
   systemId: string | undefined
+  /** Known as the cluster is. */
+  #database: string | undefined
   forks: Forks = new Forks()
   nodes: Node[] = []
 
@@ -107,10 +109,13 @@ export class Topology {
   /** @throws InvalidInputError when a server that was reached can never be a replica here. */
   checkFit(node: Node): void {
     // The same server under two names can come of a fail-over (an address that leads to the primary); it is left out, and no more.
-    if (node.misfit === undefined || node.probe?.systemId === this.systemId) return
+    if (node.misfit === undefined || this.#isOurs(node)) return
+    const isOfCluster = node.probe?.systemId === this.systemId
     throw new InvalidInputError(node.misfit, {
-      code: 'not_a_standby',
-      hint: 'Correct replicaUrls: name streaming standbys of the primary, each once.',
+      code: isOfCluster ? 'other_database' : 'not_a_standby',
+      hint: isOfCluster
+        ? 'Correct replicaUrls: name the same database as for the primary.'
+        : 'Correct replicaUrls: name streaming standbys of the primary, each once.',
       details: { node: node.name },
     })
   }
@@ -124,12 +129,18 @@ export class Topology {
       this.#highestTimeline = 0
       this.forks = new Forks()
     }
+    if (this.#database === undefined || node.isFirst) this.#database = probe.database
     for (const each of this.nodes) {
       const before = each.misfit
       each.misfit = this.#misfitOf(each)
       if (each.misfit === undefined || before !== undefined) continue
-      this.#options.logger[each.probe?.systemId === this.systemId ? 'warn' : 'error'](each.misfit)
+      this.#options.logger[this.#isOurs(each) ? 'warn' : 'error'](each.misfit)
     }
+  }
+
+  /** It has the data that is wanted, if not in the part that is wanted of it. */
+  #isOurs({ probe }: Node): boolean {
+    return probe?.systemId === this.systemId && probe?.database === this.#database
   }
 
   #misfitOf(node: Node): string | undefined {
@@ -137,6 +148,9 @@ export class Topology {
     if (node.isFirst || probe === undefined) return undefined
     if (probe.systemId !== this.systemId) {
       return `The replica ${node.name} is no standby of this primary: its system identifier is ${probe.systemId}, expected ${String(this.systemId)}.`
+    }
+    if (probe.database !== this.#database) {
+      return `The replica ${node.name} leads to the database ${probe.database}, the primary to ${String(this.#database)}.`
     }
     const same = this.nodes.find(
       (other) =>

@@ -44,6 +44,14 @@ export function explainFailure(error: unknown, { statement, intent, lease, label
   return isNodeFailure(error) ? toTrunklineError(error, `A statement on ${lease.node.name}`) : error
 }
 
+export function writeInReadOnly(label: string | undefined): ReadOnlyTransactionError {
+  return new ReadOnlyTransactionError('A write was called inside of a read-only transaction.', {
+    code: 'write_in_read_only',
+    hint: 'Make the outer one a write, or pass requiresNew: true for a transaction of its own.',
+    details: { label },
+  })
+}
+
 export function firstFailed(cause: Error): Error {
   return new TransactionAbortedError('The transaction is over: its first statement failed.', {
     code: 'transaction_aborted',

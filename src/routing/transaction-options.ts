@@ -10,6 +10,11 @@ export interface TransactionOptions {
   readonly statementTimeoutMs?: number | undefined
   /** Longest time of the transaction, in milliseconds, 0: none. Default: `routing.timeoutMs`. */
   readonly timeoutMs?: number | undefined
+  /**
+   * Ends it early, with the signal's reason, as its time-out would: rolled back, its connection cut. While COMMIT is under way the
+   * outcome is unknown. Of a transaction that joins another one only looked at before it begins.
+   */
+  readonly signal?: AbortSignal | undefined
   /** What it is for: its `application_name` on the server, and in events. At most 63 bytes are shown by the server. */
   readonly label?: string | undefined
   /** A transaction of its own on another connection, whatever is around it. Default false: it joins. */
@@ -43,29 +48,49 @@ export interface Written<Result> {
   readonly token: string | undefined
 }
 
-const isolations: ReadonlySet<unknown> = new Set(['read committed', 'repeatable read', 'serializable', undefined])
 const names = {
-  read: ['isolation', 'statementTimeoutMs', 'timeoutMs', 'label', 'requiresNew', 'after', 'maxLagMs', 'onWrite'],
-  write: ['isolation', 'statementTimeoutMs', 'timeoutMs', 'label', 'requiresNew', 'withToken'],
+  read: [
+    'isolation',
+    'statementTimeoutMs',
+    'timeoutMs',
+    'signal',
+    'label',
+    'requiresNew',
+    'after',
+    'maxLagMs',
+    'onWrite',
+  ],
+  write: ['isolation', 'statementTimeoutMs', 'timeoutMs', 'signal', 'label', 'requiresNew', 'withToken'],
 } as const
+/** What slonik's own configuration sets, or its transactions cannot do. */
+const notOverSlonik: ReadonlySet<string> = new Set(['timeoutMs', 'signal', 'onWrite', 'withToken'])
 
 /** @throws InvalidInputError `invalid_option`. */
-export function checkTransactionOptions(intent: 'read' | 'write', options: ReadOptions & WriteOptions): void {
+export function checkTransactionOptions(
+  intent: 'read' | 'write',
+  options: ReadOptions & WriteOptions,
+  over: 'pg' | 'slonik' = 'pg',
+): void {
+  const known = names[intent].filter((name) => over === 'pg' || !notOverSlonik.has(name)) as string[]
   for (const [name, value] of Object.entries(options) as [string, unknown][]) {
-    if (!(names[intent] as readonly string[]).includes(name)) {
-      throw invalid(`${intent} has no option "${name}".`, `Options: ${names[intent].join(', ')}.`)
-    }
-    if (name.endsWith('Ms') && value !== undefined && !(typeof value === 'number' && value >= 0 && value < 2 ** 31)) {
-      throw invalid(`${name} is ${JSON.stringify(value)}, expected milliseconds.`)
-    }
+    if (!known.includes(name)) throw invalid(`${intent} has no option "${name}".`, `Options: ${known.join(', ')}.`)
+    if (value !== undefined) checkValue(name, value)
   }
-  const { isolation, label, onWrite } = options
-  if (!isolations.has(isolation)) {
-    throw invalid(`isolation is ${JSON.stringify(isolation)}.`, 'Pass read committed, repeatable read or serializable.')
+}
+
+const isolations: readonly unknown[] = ['read committed', 'repeatable read', 'serializable']
+
+function checkValue(name: string, value: unknown): void {
+  if (name.endsWith('Ms') && !(typeof value === 'number' && value >= 0 && value < 2 ** 31)) {
+    throw invalid(`${name} is ${JSON.stringify(value)}, expected milliseconds.`)
   }
-  if (label !== undefined && (typeof label !== 'string' || label.includes('\0'))) throw invalid('label is no text.')
-  if (![undefined, 'throw', 'retryOnPrimary'].includes(onWrite)) {
-    throw invalid(`onWrite is ${JSON.stringify(onWrite)}, expected throw or retryOnPrimary.`)
+  if (name === 'isolation' && !isolations.includes(value)) {
+    throw invalid(`isolation is ${JSON.stringify(value)}.`, `Pass ${isolations.join(', ')}.`)
+  }
+  if (name === 'signal' && !(value instanceof AbortSignal)) throw invalid('signal is no AbortSignal.')
+  if (name === 'label' && (typeof value !== 'string' || value.includes('\0'))) throw invalid('label is no text.')
+  if (name === 'onWrite' && value !== 'throw' && value !== 'retryOnPrimary') {
+    throw invalid(`onWrite is ${JSON.stringify(value)}, expected throw or retryOnPrimary.`)
   }
 }
 

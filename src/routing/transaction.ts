@@ -18,10 +18,12 @@ import type { Lease, Request } from './request.ts'
 import type { Router } from './router.ts'
 import type { RoutingSession } from './session.ts'
 import { laterOf, parseToken, type Position } from './token.ts'
+import { transactionClient } from './transaction-client.ts'
 import { endedBefore, endedInside, explainFailure, firstFailed } from './transaction-errors.ts'
 import { preludeOf, type ReadOptions, type WriteOptions } from './transaction-options.ts'
 import {
   cancelOnServer,
+  cancelTimeoutMs,
   commitWith,
   cut,
   isEnded,
@@ -74,6 +76,9 @@ export class RoutedTransaction {
   #isCommitted = false
   /** Why it can only be rolled back. */
   #doom: Error | undefined
+  /** Why it was ended before its function was. */
+  #expiry: Error | undefined
+  #client: PoolClient | undefined
   #last: Promise<unknown> = Promise.resolve()
   readonly #hooks: (() => void)[] = []
   #position: Position | undefined
@@ -143,13 +148,16 @@ export class RoutedTransaction {
 
   /**
    * The connection itself, inside of the transaction, for what needs a pg client: a query builder, a cursor, COPY. Never send
-   * BEGIN, COMMIT or ROLLBACK over it, and do not use it after the function has ended.
+   * BEGIN, COMMIT or ROLLBACK over it. Its `release` does nothing, and after the function has ended it refuses statements.
+   *
+   * @throws what `query` throws.
    */
   async client(): Promise<PoolClient> {
     return this.#inTurn(async () => {
       if (!this.#hasBegun) await this.#run({ text: 'select' })
       if (this.#lease === undefined) throw this.#over()
-      return this.#lease.client
+      const refusal = (): Error | undefined => (this.#state === 'open' ? undefined : this.#over())
+      return (this.#client ??= transactionClient(this.#lease.client, refusal))
     })
   }
 
@@ -191,18 +199,31 @@ export class RoutedTransaction {
 
   /** The time is over: cuts the connection, so that whoever waits for it waits no longer. */
   expire(): Error {
+    return this.#cutOff(this.#timedOut(), 'it took too long')
+  }
+
+  /** The caller wants no more of it. What a signal has for a reason is an error but by its type. */
+  abort(reason: unknown): Error {
+    return this.#cutOff(reason, 'the caller gave up')
+  }
+
+  #cutOff(reason: unknown, why: string): Error {
     const lease = this.#lease
-    const error =
-      this.#isCommitting && lease !== undefined ? this.#unknown(lease, 'it took too long') : this.#timedOut()
+    const cause = this.#isCommitting && lease !== undefined ? this.#unknown(lease, why) : reason
+    const error = cause instanceof Error ? cause : new Error(messageOf(cause))
+    this.#expiry = cause as Error
     this.doom(error)
     this.#state = 'ended'
     if (lease !== undefined) {
+      const end = (): void => {
+        cut(lease.client, error)
+        lease.release(error)
+      }
       // A COMMIT that waits for a standby would end early by a request to cancel, and be a success to all others.
-      if (!this.#isCommitting) cancelOnServer(lease.client)
-      cut(lease.client, error)
-      lease.release(error)
+      if (this.#isCommitting) end()
+      else void cancelOnServer(lease.client).then(end)
     }
-    return error
+    return this.#expiry
   }
 
   #timedOut(): Error {
@@ -385,7 +406,8 @@ export class RoutedTransaction {
       return
     }
     // Behind a statement that nobody waits for any more: what it holds must not stay.
-    const ending = within(lease.client, this.#endMs(), lease.client.query('rollback'), () =>
+    const patienceMs = Math.max(endMsMin, this.#endMs() - cancelTimeoutMs)
+    const ending = within(lease.client, patienceMs, lease.client.query('rollback'), async () =>
       cancelOnServer(lease.client),
     ).then(
       () => lease.release(strayStatus(lease.client)),
@@ -403,7 +425,7 @@ export class RoutedTransaction {
   }
 
   #explain(error: unknown, { text }: QueryConfig, lease: Lease): unknown {
-    if (this.#doom instanceof RoutingTimeoutError) return this.#doom
+    if (this.#expiry !== undefined) return this.#expiry
     return explainFailure(error, { statement: text, intent: this.intent, lease, label: this.#options.label })
   }
 
@@ -430,6 +452,7 @@ export class RoutedTransaction {
   }
 
   #over(): Error {
+    if (this.#expiry !== undefined) return this.#expiry
     if (this.#doom instanceof RoutingTimeoutError) return this.#doom
     return endedBefore(this.#doom)
   }

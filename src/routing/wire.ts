@@ -206,34 +206,44 @@ export function afterCut(client: ClientBase, run: () => void): void {
   else stream.once('close', run)
 }
 
-/** Waits for the end of work on a connection; after `ms` milliseconds the connection is cut, and the work fails. */
+/**
+ * Waits for the end of work on a connection; after `ms` milliseconds the connection is cut, and the work fails. `beforeCut` is
+ * waited for.
+ */
 export async function within<Result>(
   client: ClientBase,
   ms: number,
   work: Promise<Result>,
-  onTimeout?: () => void,
+  beforeCut?: () => Promise<void>,
 ): Promise<Result> {
-  const timer = setTimeout(() => {
-    onTimeout?.()
+  let isOver = false
+  const end = async (): Promise<void> => {
+    await beforeCut?.()
+    if (isOver) return
     cut(client, new ConnectionError('The server does not answer.', { code: 'connection_failed', retryable: true }))
-  }, ms)
+  }
+  const timer = setTimeout(() => void end(), ms)
   try {
     return await work
   } finally {
+    isOver = true
     clearTimeout(timer)
   }
 }
 
 /** How long the request to cancel may take, in milliseconds. */
-const cancelTimeoutMs = 2_000
+export const cancelTimeoutMs = 1_000
 /** Number of the protocol's CancelRequest. */
 const cancelRequest = 80_877_102
 
 /**
  * Asks the server, over a connection of its own as the protocol has it, to stop what a connection is doing: a server does not
- * notice that its client is gone before it has something to say, and the locks would stay until then. Best effort.
+ * notice that its client is gone before it has something to say, and the locks would stay until then. Best effort; never throws.
+ *
+ * Resolves when the server has closed that connection, as it does when the request was passed on. Cut the other one only then: a
+ * pooler finds the server by its client.
  */
-export function cancelOnServer(client: ClientBase): void {
+export async function cancelOnServer(client: ClientBase): Promise<void> {
   const { host, port, processID, secretKey } = client as unknown as Record<'host', string> &
     Record<'port', number> &
     Record<'processID' | 'secretKey', number | null>
@@ -241,11 +251,18 @@ export function cancelOnServer(client: ClientBase): void {
   const message = Buffer.alloc(16)
   for (const [place, value] of [16, cancelRequest, processID, secretKey].entries())
     message.writeInt32BE(value, 4 * place)
+  const closed = Promise.withResolvers<void>()
   const socket = connect(host.startsWith('/') ? { path: `${host}/.s.PGSQL.${port}` } : { host, port })
+  const timer = setTimeout(() => socket.destroy(), cancelTimeoutMs)
   socket.on('error', () => socket.destroy())
-  socket.setTimeout(cancelTimeoutMs, () => socket.destroy())
-  socket.on('connect', () => socket.end(message))
+  socket.on('close', closed.resolve)
+  // Not ended from here: a pooler forgets a request whose sender has gone.
+  socket.on('connect', () => socket.write(message))
+  socket.resume()
   socket.unref()
+  timer.unref()
+  await closed.promise
+  clearTimeout(timer)
 }
 
 /** Hears what the server reports of itself: `in_hot_standby` since 14, when it connects and with a later answer. */

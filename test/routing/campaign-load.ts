@@ -1,4 +1,5 @@
-import type { IsolationLevel, Trunkline } from '../../src/index.ts'
+import { SlonikError, sql } from 'slonik'
+import type { IsolationLevel, RoutedSlonik, Trunkline } from '../../src/index.ts'
 
 /** What was seen. */
 export class Findings {
@@ -67,7 +68,10 @@ const expected = new Set([
 /** pg's own words over the connections of a pool. */
 const broken = /terminated|ECONNRESET|ECONNREFUSED|socket/
 
-function codeOf(error: unknown): string | undefined {
+function codeOf(thrown: unknown): string | undefined {
+  // slonik wraps what pg says.
+  const { cause } = thrown as { cause?: unknown }
+  const error = thrown instanceof SlonikError && cause instanceof Error ? cause : thrown
   const { code = '', message } = error as { code?: string; message: string }
   if (expected.has(code)) return code
   return broken.test(`${code} ${message}`) ? 'connection' : undefined
@@ -82,14 +86,22 @@ interface Queryable {
   query(text: string, values: unknown[]): Promise<{ rows: Record<string, number>[] }>
 }
 
+/** What transactions go through. */
+export interface Ways {
+  readonly trunkline: Trunkline
+  readonly slonik: RoutedSlonik
+}
+
 /** One worker: writes its row and reads it back with the token, by one way after the other. */
 export class Worker {
   readonly #trunkline: Trunkline
+  readonly #slonik: RoutedSlonik
   readonly #worker: number
   readonly #findings: Findings
 
-  constructor(trunkline: Trunkline, worker: number, findings: Findings) {
+  constructor({ trunkline, slonik }: Ways, worker: number, findings: Findings) {
     this.#trunkline = trunkline
+    this.#slonik = slonik
     this.#worker = worker
     this.#findings = findings
   }
@@ -99,8 +111,10 @@ export class Worker {
     for (let n = 1; !isOver(); n += 1) {
       const wasTroubled = trouble.watch()
       try {
+        if (n % 5 === 0) await this.#rolledBack(n)
         const found = await this.#pair(n)
-        if (found < n) findings.stale.push(`${this.#worker} wrote ${n}, read ${found}`)
+        // Nobody else writes its row: less is stale, and another value was rolled back or never written.
+        if (found !== n) findings.stale.push(`${this.#worker} wrote ${n}, read ${found}`)
         findings.pairs += 1
         findings.last[this.#worker] = n
         if (n % 4 === 0) await this.#readAnything()
@@ -124,7 +138,31 @@ export class Worker {
 
   async #pair(n: number): Promise<number> {
     if (n % 2 === 0) return this.#byToken(n)
-    return n % 3 === 0 ? this.#byPools(n) : this.#bySession(n)
+    if (n % 3 === 0) return this.#byPools(n)
+    return n % 6 === 1 ? this.#bySession(n) : this.#bySlonik(n)
+  }
+
+  /** A transaction that nobody may ever see, with others inside of it. */
+  async #rolledBack(n: number): Promise<void> {
+    const abandoned = new Error('abandoned')
+    const write = this.#trunkline.write(async (tx) => {
+      await this.#write(tx, -n)
+      await this.#trunkline.read(async (inside) => this.#seen(inside))
+      await this.#trunkline.read(async (own) => this.#seen(own), { requiresNew: true })
+      throw abandoned
+    })
+    await this.#timed(write).catch((error: unknown) => {
+      if (error !== abandoned) throw error
+    })
+  }
+
+  async #bySlonik(n: number): Promise<number> {
+    const write = this.#trunkline.write(async (tx) => this.#write(tx, n), { withToken: true })
+    const { token } = await this.#timed(write)
+    this.#note(n, token)
+    const statement = sql.unsafe`select n from pair where worker = ${this.#worker}`
+    const read = this.#slonik.read(async (tx) => tx.oneFirst(statement), { after: token })
+    return Number(await this.#timed(read))
   }
 
   async #byToken(n: number): Promise<number> {

@@ -27,6 +27,7 @@ describeEachVersion('a campaign of writes and reads with their tokens, while ser
     })
     const { trunkline } = routed
     await untilServing(trunkline, 2)
+    await using slonik = await trunkline.routing.slonik({ maxPoolSize: 20 })
 
     const findings = new Findings()
     const trouble = new Trouble()
@@ -34,7 +35,7 @@ describeEachVersion('a campaign of writes and reads with their tokens, while ser
     let isOver = false
     const running = Promise.all(
       Array.from({ length: workers }, async (_, place) =>
-        new Worker(trunkline, place + 1, findings).run(trouble, () => isOver),
+        new Worker({ trunkline, slonik }, place + 1, findings).run(trouble, () => isOver),
       ),
     )
     try {

@@ -130,6 +130,45 @@ describeEachVersion('tokens between requests', (version) => {
     expect(await codeOf(() => routed.trunkline.routing.carrier({ secret: 'short' }))).toBe('invalid_option')
   })
 
+  test('node:http: headers given to writeHead as a list keep the cookie, and stay', async () => {
+    const { trunkline } = routed
+    const carrier = trunkline.routing.carrier({ secret, isSecure: false })
+    const lists: unknown[] = [
+      ['set-cookie', 'theirs=1', 'Set-Cookie', 'more=2', 'x-a', 'b'],
+      [
+        ['set-cookie', ['theirs=1', 'more=2']],
+        ['x-a', 'b'],
+      ],
+    ]
+    for (const list of lists) {
+      const server = createServer(
+        carrier.node((_request, response) => {
+          void handle(trunkline, 'POST').then((text) => response.writeHead(200, 'fine', list as never).end(text))
+        }),
+      )
+      server.listen(0, '127.0.0.1')
+      await once(server, 'listening')
+      const answer = await fetch(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`, { method: 'POST' })
+      expect(answer.headers.getSetCookie().map((each) => each.split('=')[0])).toEqual([
+        'theirs',
+        'more',
+        'trunkline-token',
+      ])
+      expect([answer.statusText, answer.headers.get('x-a')]).toEqual(['fine', 'b'])
+      server.closeAllConnections()
+      server.close()
+    }
+  })
+
+  test('wrong options of a carrier are refused', async () => {
+    const wrong: object[] = [{ secret: undefined }, { secret: [] }, { by: 'cookies' }, { name: 'a b' }, { name: '' }]
+    for (const options of [...wrong, { maxAgeS: Number.NaN }, { maxAgeS: 0 }].map((each) =>
+      Object.assign({ secret }, each),
+    )) {
+      expect(await codeOf(() => routed.trunkline.routing.carrier(options as never))).toBe('invalid_option')
+    }
+  })
+
   test('signed tokens: genuine, not too old, not from the future', () => {
     const token = '7710782250208256586:1:0/1644980'
     const now = Math.floor(Date.now() / 1_000)

@@ -8,6 +8,7 @@ import { LagHistory } from '../../src/routing/lag.ts'
 import { Limiter } from '../../src/routing/limiter.ts'
 import { endOfLastRecord, formatLsn, parseLsn } from '../../src/routing/lsn.ts'
 import type { Node } from '../../src/routing/node.ts'
+import { untilReplayed } from '../../src/routing/replay.ts'
 import { formatToken, laterOf, parseToken, type Position } from '../../src/routing/token.ts'
 
 const segment = 16n * 1024n * 1024n
@@ -69,6 +70,21 @@ describe('the parts of routing', () => {
     for (const other of [`78-00000002-16386-${uuid}`, `77-00000002-5-${uuid}`, '77-00000002-16386-other', '']) {
       expect(afterFailOver(text, other)).toBe(text)
     }
+  })
+
+  test('what a connection has told of its replay is not asked again, but where a pooler is between', async () => {
+    const position = { systemId: '1', timeline: 1, lsn: 100n }
+    const asks = async (client: object, pid: number, calls: number): Promise<[string[], number]> => {
+      let asked = 0
+      const ask = async (): Promise<unknown[]> => [true, formatLsn(200n - BigInt(150 * asked++)), 1, pid]
+      const found: string[] = []
+      for (let call = 0; call < calls; call += 1)
+        found.push(await untilReplayed(client, ask, { floor: position, timeline: 1, patienceMs: 0 }))
+      return [found, asked]
+    }
+    expect(await asks({ processID: 7 }, 7, 3)).toEqual([['reached', 'reached', 'reached'], 1])
+    // The second transaction meets another server, which has less.
+    expect(await asks({ processID: 7 }, 8, 2)).toEqual([['reached', 'not-reached'], 2])
   })
 
   test('lag: none when level or idle, else since the primary was first seen to have more', () => {
