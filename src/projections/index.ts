@@ -19,6 +19,9 @@ export {
   type ProjectionFailure,
   projectionLagMax,
   type ProjectionStatus,
+  projectionStatuses,
 } from './projection-status.ts'
 export { Projection, type ReachedOptions, reachedTimeoutMsDefault } from './projection.ts'
+// For the test kit.
+export { rehearse } from './rehearsal.ts'
 export { Projections, type ProjectionsOptions } from './projections.ts'
