@@ -1,6 +1,6 @@
 /**
  * The life of an order, event-sourced: two writers race, an old event is read in today's form, a snapshot spares the replay, and
- * yesterday is asked for. One command runs it on a PostgreSQL of its own, and it checks what it says:
+ * yesterday is asked for. A read model follows, and is rebuilt while it serves. One command runs it on a PostgreSQL of its own, and it checks what it says:
  *
  *     node examples/order-history.ts
  *
@@ -116,4 +116,49 @@ const { rows } = await trunkline.pool.query<{ version: number }>(snapshot, [id])
 console.log(`a snapshot of version ${rows[0]?.version} is there`)
 for await (const { version, type, payload, createdAt } of events.read(stream))
   console.log(version, createdAt.toISOString(), type, JSON.stringify(payload))
+
+// A read model: made of all events, old ones in their new form, and anew while it serves.
+const orderList = stack.use(
+  trunkline.projection<OrderEvent>({
+    name: 'order_list',
+    mode: 'async',
+    categories: ['order'],
+    tables: {
+      order_list: (table) =>
+        `create table ${table} (id text primary key, status text not null, items int not null default 0)`,
+    },
+    handlers: {
+      created: ({ aggregateId }, { query, table }) =>
+        query(`insert into ${table('order_list')} (id, status) values ($1, 'open')`, [aggregateId]),
+      'item-added': ({ aggregateId, payload }, { query, table }) =>
+        query(`update ${table('order_list')} set items = items + $2 where id = $1`, [aggregateId, payload.quantity]),
+      shipped: ({ aggregateId }, { query, table }) =>
+        query(`update ${table('order_list')} set status = 'shipped' where id = $1`, [aggregateId]),
+    },
+  }),
+)
+await orderList.start()
+const row = async (order: string): Promise<unknown> =>
+  (await trunkline.pool.query('select status, items from order_list where id = $1', [order])).rows[0]
+await orderList.reached((await events.query({ stream, direction: 'backward', limit: 1 }))[0]?.position ?? '0')
+assert.deepEqual(await row(id), { status: 'shipped', items: 6 })
+// Orders come in meanwhile, and whoever reads finds what was there before.
+const rebuilding = orderList.rebuild()
+const later: string[] = []
+for (let n = 0; n < 5; n += 1) {
+  later.push(randomUUID())
+  await events.append(`order-${later.at(-1)}`, 'no-stream', { type: 'created', payload: { customer: 'Bob' } })
+  assert.deepEqual(await row(id), { status: 'shipped', items: 6 })
+}
+await rebuilding
+const { position } = await events.append(`order-${later[0]}`, 1, {
+  type: 'item-added',
+  schemaVersion: 2,
+  payload: { sku: 'kiwi', quantity: 7 },
+})
+await orderList.reached(position)
+assert.deepEqual(await row(id), { status: 'shipped', items: 6 })
+assert.deepEqual(await row(later[0] ?? ''), { status: 'open', items: 7 })
+for (const order of later.slice(1)) assert.deepEqual(await row(order), { status: 'open', items: 0 })
+console.log('the read model, rebuilt while it served:', await row(id))
 console.log('all as expected')

@@ -14,7 +14,7 @@ export interface Room {
 
 const belowTheLog = ['core', 'postgres'] as const
 const belowTheConsumers = [...belowTheLog, 'schema', 'log'] as const
-const consumers = ['cache', 'outbox', 'events', 'aggregates', 'relay', 'sinks'] as const
+const consumers = ['cache', 'outbox', 'events', 'aggregates', 'projections', 'relay', 'sinks'] as const
 const library = [...belowTheConsumers, 'adapters', 'routing', ...consumers] as const
 
 export const rooms: Readonly<Record<string, Room>> = {
@@ -55,6 +55,11 @@ export const rooms: Readonly<Record<string, Room>> = {
   aggregates: {
     mayImport: [...belowTheLog, 'adapters', 'events'],
     reason: 'aggregates are one way to use the event store, which works without them; projections are their sibling',
+  },
+  projections: {
+    mayImport: [...belowTheLog, 'adapters', 'events'],
+    reason:
+      'projections stand on the event store alone; what aggregates declare of events they get through the store they read from',
   },
   relay: {
     mayImport: belowTheConsumers,

@@ -10,6 +10,8 @@ create sequence trunkline.failed_delivery_id_seq as bigint start 1 increment 1 m
 
 create sequence trunkline.log_id_seq as bigint start 1 increment 1 minvalue 1 maxvalue 9223372036854775807 cache 1 no cycle;
 
+create sequence trunkline.parked_event_id_seq as bigint start 1 increment 1 minvalue 1 maxvalue 9223372036854775807 cache 1 no cycle;
+
 create sequence trunkline.relay_checkpoint_id_seq as bigint start 1 increment 1 minvalue 1 maxvalue 9223372036854775807 cache 1 no cycle;
 
 -- tables
@@ -141,6 +143,74 @@ create table trunkline.migration (
   name text not null,
   checksum text not null,
   applied_at timestamp with time zone default now() not null
+);
+
+create table trunkline.parked_event (
+  id bigint not null,
+  projection text not null,
+  build bigint not null,
+  partition integer not null,
+  aggregate_type text not null,
+  aggregate_id text not null,
+  "position" bigint not null,
+  event_id uuid not null,
+  version bigint not null,
+  type text not null,
+  attempts bigint default 0 not null,
+  error_code text,
+  error text,
+  first_attempt_at timestamp with time zone,
+  last_attempt_at timestamp with time zone,
+  parked_at timestamp with time zone default clock_timestamp() not null,
+  request text
+);
+
+create table trunkline.projection (
+  name text not null,
+  builds bigint default 0 not null,
+  created_at timestamp with time zone default now() not null
+);
+
+create table trunkline.projection_build (
+  projection text not null,
+  build bigint not null,
+  version integer not null,
+  mode text not null,
+  state text not null,
+  partitions integer not null,
+  categories text[],
+  tables text[] default '{}'::text[] not null,
+  built_as text[] default '{}'::text[] not null,
+  replay_until bigint default 0 not null,
+  created_at timestamp with time zone default now() not null,
+  live_at timestamp with time zone
+);
+
+create table trunkline.projection_member (
+  projection text not null,
+  build bigint not null,
+  owner uuid not null,
+  process text not null,
+  expires_at timestamp with time zone not null,
+  started_at timestamp with time zone default now() not null
+);
+
+create table trunkline.projection_partition (
+  projection text not null,
+  build bigint not null,
+  partition integer not null,
+  "position" bigint default 0 not null,
+  anchor_position bigint,
+  anchor_id uuid,
+  owner uuid,
+  epoch bigint default 0 not null,
+  failing_position bigint,
+  failing_stream text,
+  attempts bigint default 0 not null,
+  error_code text,
+  error text,
+  failing_since timestamp with time zone,
+  updated_at timestamp with time zone default now() not null
 );
 
 create table trunkline.reader (
@@ -293,6 +363,40 @@ alter table trunkline.installation add constraint installation_lock_class_check 
 
 alter table trunkline.migration add constraint migration_pkey PRIMARY KEY (number);
 
+alter table trunkline.parked_event add constraint parked_event_pkey PRIMARY KEY (id);
+
+alter table trunkline.parked_event add constraint parked_event_projection_build_fkey FOREIGN KEY (projection, build) REFERENCES trunkline.projection_build(projection, build) ON DELETE CASCADE;
+
+alter table trunkline.parked_event add constraint parked_event_projection_build_position_key UNIQUE (projection, build, "position");
+
+alter table trunkline.parked_event add constraint parked_event_request_check CHECK ((request = ANY (ARRAY['retry'::text, 'discard'::text])));
+
+alter table trunkline.projection add constraint projection_name_check CHECK ((name <> ''::text));
+
+alter table trunkline.projection add constraint projection_pkey PRIMARY KEY (name);
+
+alter table trunkline.projection_build add constraint projection_build_mode_check CHECK ((mode = ANY (ARRAY['inline'::text, 'async'::text])));
+
+alter table trunkline.projection_build add constraint projection_build_partitions_check CHECK (((partitions >= 1) AND (partitions <= 64)));
+
+alter table trunkline.projection_build add constraint projection_build_pkey PRIMARY KEY (projection, build);
+
+alter table trunkline.projection_build add constraint projection_build_projection_fkey FOREIGN KEY (projection) REFERENCES trunkline.projection(name) ON DELETE CASCADE;
+
+alter table trunkline.projection_build add constraint projection_build_projection_state_key UNIQUE (projection, state);
+
+alter table trunkline.projection_build add constraint projection_build_state_check CHECK ((state = ANY (ARRAY['building'::text, 'live'::text])));
+
+alter table trunkline.projection_build add constraint projection_build_version_check CHECK ((version > 0));
+
+alter table trunkline.projection_member add constraint projection_member_pkey PRIMARY KEY (projection, build, owner);
+
+alter table trunkline.projection_member add constraint projection_member_projection_build_fkey FOREIGN KEY (projection, build) REFERENCES trunkline.projection_build(projection, build) ON DELETE CASCADE;
+
+alter table trunkline.projection_partition add constraint projection_partition_pkey PRIMARY KEY (projection, build, partition);
+
+alter table trunkline.projection_partition add constraint projection_partition_projection_build_fkey FOREIGN KEY (projection, build) REFERENCES trunkline.projection_build(projection, build) ON DELETE CASCADE;
+
 alter table trunkline.reader add constraint reader_pkey PRIMARY KEY (name);
 
 alter table trunkline.relay add constraint relay_pkey PRIMARY KEY (name);
@@ -358,6 +462,10 @@ CREATE INDEX log_0_topic_xid_id ON trunkline.log_0 USING btree (topic, xid, id);
 CREATE INDEX log_1_topic_xid_id ON trunkline.log_1 USING btree (topic, xid, id);
 
 CREATE INDEX log_2_topic_xid_id ON trunkline.log_2 USING btree (topic, xid, id);
+
+CREATE INDEX parked_event_request ON trunkline.parked_event USING btree (projection, build, partition) WHERE (request IS NOT NULL);
+
+CREATE INDEX parked_event_stream ON trunkline.parked_event USING btree (projection, build, partition, aggregate_type, aggregate_id, "position");
 
 CREATE INDEX relay_checkpoint_0_place ON trunkline.relay_checkpoint_0 USING btree (relay, slot, id);
 
@@ -1707,6 +1815,23 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION trunkline.grant_projections(role name)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+begin
+  perform grant_reader(role);
+  execute format('grant insert, update, delete on projection, projection_build, projection_member, projection_partition, parked_event to %I', role);
+  execute format(
+    'grant execute on function is_projection_anchored, projection_begin, projection_begin_build, projection_beat, projection_enter, projection_fail, '
+    || 'projection_failed, projection_gate, projection_give_back, projection_hung_on, projection_join, projection_lines, projection_park, '
+    || 'projection_save, projection_swap_tables, projection_take, projection_writers to %I',
+    role
+  );
+end
+$function$;
+
 CREATE OR REPLACE FUNCTION trunkline.grant_reader(role name)
  RETURNS void
  LANGUAGE plpgsql
@@ -1722,7 +1847,8 @@ begin
   execute format('grant usage on schema %I to %I', place, role);
   execute format(
     'grant select on installation, log, log_0, log_1, log_2, log_id_seq, event, event_position_seq, migration, routine, slot, tick, topic, '
-    || 'relay, relay_member, relay_slot, relay_place, relay_turn, failed_delivery, outbox to %I',
+    || 'relay, relay_member, relay_slot, relay_place, relay_turn, failed_delivery, outbox, '
+    || 'projection, projection_build, projection_member, projection_partition, parked_event to %I',
     role
   );
   execute format('grant select, insert, update, delete on reader to %I', role);
@@ -1863,6 +1989,16 @@ AS $function$
     select from event as e
     where e.aggregate_type = in_type and e.aggregate_id = in_id and e.version = in_version and e.id = in_event_id
   )
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.is_projection_anchored(in_position bigint, in_anchor_position bigint, in_anchor_id uuid)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+  select in_position <= (select case when s.is_called then s.last_value else 0 end from event_position_seq as s)
+    and (in_anchor_id is null or exists (select from event as e where e.position = in_anchor_position and e.id = in_anchor_id))
 $function$;
 
 CREATE OR REPLACE FUNCTION trunkline.key_slot(key text, log_id bigint, slots integer)
@@ -2156,6 +2292,388 @@ begin
       and l.mode = 'RowExclusiveLock'
   );
 end
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.projection_beat(in_projection text, in_build bigint, in_owner uuid, in_lease_ms integer, OUT alive boolean, OUT state text, OUT share integer, OUT owned integer[], OUT vacant integer, OUT requested integer[])
+ RETURNS record
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+declare
+  others integer;
+  before integer;
+begin
+  update projection_member as m set expires_at = clock_timestamp() + in_lease_ms * interval '1 millisecond'
+  where m.projection = in_projection and m.build = in_build and m.owner = in_owner;
+  alive := found;
+
+  -- Skipping what is locked: a member that renews itself now is alive, and two that remove each other would wait for each other.
+  with dead as (
+    delete from projection_member as m where m.projection = in_projection and m.build = in_build and m.owner in (
+      select e.owner from projection_member as e
+      where e.projection = in_projection and e.build = in_build and e.owner <> in_owner and e.expires_at < clock_timestamp()
+      for update skip locked
+    ) returning m.owner
+  )
+  update projection_partition as p set owner = null, epoch = p.epoch + 1, updated_at = clock_timestamp()
+  from dead as d where p.projection = in_projection and p.build = in_build and p.owner = d.owner;
+
+  select b.state into state from projection_build as b where b.projection = in_projection and b.build = in_build;
+  select count(*), count(*) filter (where m.owner < in_owner) into others, before
+  from projection_member as m where m.projection = in_projection and m.build = in_build and m.owner <> in_owner;
+  select
+    count(*) / (others + 1) + case when before < count(*) % (others + 1) then 1 else 0 end,
+    coalesce(array_agg(p.partition order by p.partition) filter (where p.owner = in_owner), '{}'),
+    count(*) filter (where p.owner is null)
+  into share, owned, vacant
+  from projection_partition as p where p.projection = in_projection and p.build = in_build;
+  requested := array(
+    select distinct e.partition from parked_event as e
+    where e.projection = in_projection and e.build = in_build and e.request is not null and e.partition = any (owned)
+  );
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.projection_begin(in_projection text, in_build bigint, in_partition integer, in_owner uuid, in_epoch bigint, in_timeout_ms integer)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+begin
+  perform set_config('idle_in_transaction_session_timeout', (in_timeout_ms + 5000)::text, true),
+    set_config('statement_timeout', in_timeout_ms::text, true),
+    -- A COMMIT or ROLLBACK of a handler's would take it away: projection_save() misses it then.
+    set_config('trunkline.batch', in_owner::text, true);
+  perform projection_gate(in_projection);
+  return exists (
+    select from projection_partition as p
+    where p.projection = in_projection and p.build = in_build and p.partition = in_partition and p.owner = in_owner and p.epoch = in_epoch
+  );
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.projection_begin_build(in_projection text, in_version integer, in_mode text, in_state text, in_partitions integer, in_categories text[])
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+declare
+  number bigint;
+begin
+  insert into projection as p (name) values (in_projection) on conflict (name) do nothing;
+  update projection as p set builds = p.builds + 1 where p.name = in_projection returning p.builds into number;
+  insert into projection_build (projection, build, version, mode, state, partitions, categories, replay_until, live_at)
+  values (
+    in_projection, number, in_version, in_mode, in_state, in_partitions, in_categories,
+    (select case when s.is_called then s.last_value else 0 end from event_position_seq as s),
+    case in_state when 'live' then now() end
+  );
+  insert into projection_partition (projection, build, partition)
+  select in_projection, number, p from generate_series(0, in_partitions - 1) as p;
+  return number;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.projection_enter(in_projections text[], in_token text)
+ RETURNS TABLE(projection text, version integer, mode text, replay_until bigint, is_snapshot boolean)
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+declare
+  keeps_snapshot constant boolean := current_setting('transaction_isolation') <> 'read committed';
+begin
+  perform set_config('trunkline.inline', in_token, true);
+  -- In order: two writers never wait for each other.
+  perform projection_gate(n.name) from (select u.name from unnest(in_projections) as u (name) order by u.name) as n;
+  if keeps_snapshot then
+    perform from projection_build as b where b.projection = any (in_projections) for share;
+  end if;
+  return query
+    select n.name, b.version, b.mode, b.replay_until, keeps_snapshot
+    from unnest(in_projections) as n (name)
+    left join projection_build as b on b.projection = n.name and b.state = 'live';
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.projection_fail(reason text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+begin
+  raise exception using errcode = 'TL014', message = reason;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.projection_failed(in_projection text, in_build bigint, in_partition integer, in_owner uuid, in_epoch bigint, in_position bigint, in_stream text, in_code text, in_error text, in_counts boolean)
+ RETURNS bigint
+ LANGUAGE sql
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+  update projection_partition as p set
+    attempts = case when p.failing_position is not distinct from in_position then p.attempts else 0 end + in_counts::integer,
+    failing_since = case when p.failing_position is not distinct from in_position then p.failing_since else clock_timestamp() end,
+    failing_position = in_position, failing_stream = in_stream, error_code = in_code, error = in_error, updated_at = clock_timestamp()
+  where p.projection = in_projection and p.build = in_build and p.partition = in_partition and p.owner = in_owner and p.epoch = in_epoch
+  returning p.attempts
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.projection_gate(in_projection text, is_alone boolean DEFAULT false)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+declare
+  key constant bigint := hashtextextended('projection ' || in_projection, 'projection'::regclass::oid::bigint);
+begin
+  if is_alone then
+    perform pg_advisory_xact_lock(key);
+  else
+    perform pg_advisory_xact_lock_shared(key);
+  end if;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.projection_give_back(in_projection text, in_build bigint, in_owner uuid, in_partitions integer[], in_leaves boolean)
+ RETURNS void
+ LANGUAGE sql
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+  update projection_partition as p set owner = null, epoch = p.epoch + 1, updated_at = clock_timestamp()
+  where p.projection = in_projection and p.build = in_build and p.owner = in_owner and (in_leaves or p.partition = any (in_partitions));
+  delete from projection_member as m
+  where in_leaves and m.projection = in_projection and m.build = in_build and m.owner = in_owner;
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.projection_hung_on(in_tables text[])
+ RETURNS text[]
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+  with t as (
+    select to_regclass(u.name)::oid as id, u.name from unnest(in_tables) as u (name) where to_regclass(u.name) is not null
+  )
+  select array(
+    select w.what from (
+      select 'view ' || r.ev_class::regclass::text || ' on ' || t.name as what
+      from t join pg_depend as d on d.refclassid = 'pg_class'::regclass and d.refobjid = t.id and d.classid = 'pg_rewrite'::regclass
+      join pg_rewrite as r on r.oid = d.objid and r.ev_class <> t.id
+      union
+      select 'foreign key ' || k.conname || ' of ' || k.conrelid::regclass::text || ' to ' || t.name
+      from t join pg_constraint as k on k.contype = 'f' and k.confrelid = t.id
+      where k.conrelid not in (select t.id from t)
+      union
+      select 'trigger ' || g.tgname || ' on ' || t.name from t join pg_trigger as g on g.tgrelid = t.id and not g.tgisinternal
+      union
+      select 'policy ' || p.polname || ' on ' || t.name from t join pg_policy as p on p.polrelid = t.id
+      union
+      select 'table ' || i.inhrelid::regclass::text || ' inherits ' || t.name
+      from t join pg_class as c on c.oid = t.id and c.relkind = 'r' join pg_inherits as i on i.inhparent = t.id
+    ) as w
+    order by w.what
+  )
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.projection_join(in_projection text, in_build bigint, in_owner uuid, in_process text, in_lease_ms integer)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+begin
+  perform from projection_build as b where b.projection = in_projection and b.build = in_build for key share;
+  if not found then
+    return false;
+  end if;
+  insert into projection_member (projection, build, owner, process, expires_at)
+  values (in_projection, in_build, in_owner, in_process, clock_timestamp() + in_lease_ms * interval '1 millisecond');
+  return true;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.projection_lines(in_after bigint, in_until bigint, in_categories text[], in_limit integer)
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+  select '[' || string_agg(event_line(e), ',' order by e.position) || ']'
+  from (
+    select * from event as e
+    where e.position > in_after and (in_until is null or e.position <= in_until)
+      and (in_categories is null or e.aggregate_type = any (in_categories))
+    order by e.position
+    limit in_limit
+  ) as e
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.projection_park(in_projection text, in_build bigint, in_partition integer, in_events json)
+ RETURNS void
+ LANGUAGE sql
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+  insert into parked_event (
+    projection, build, partition, aggregate_type, aggregate_id, position, event_id, version, type,
+    attempts, error_code, error, first_attempt_at, last_attempt_at
+  )
+  select in_projection, in_build, in_partition, e.type, e.id, e.position, e.event_id, e.version, e.event_type,
+    coalesce(e.attempts, 0), e.code, e.error, e.first_at, case when e.attempts > 0 then clock_timestamp() end
+  from json_to_recordset(in_events) as e (
+    type text, id text, position bigint, event_id uuid, version bigint, event_type text,
+    attempts bigint, code text, error text, first_at timestamptz
+  )
+  order by e.position
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.projection_save(in_projection text, in_build bigint, in_partition integer, in_owner uuid, in_epoch bigint, in_from bigint, in_to bigint)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+declare
+  held projection_partition%rowtype;
+begin
+  if coalesce(current_setting('trunkline.batch', true), '') <> in_owner::text then
+    return 'ended';
+  end if;
+  select * into held from projection_partition as p
+  where p.projection = in_projection and p.build = in_build and p.partition = in_partition
+  for no key update;
+  if not found or held.owner is distinct from in_owner or held.epoch <> in_epoch or held.position <> in_from then
+    return 'lost';
+  end if;
+  if not is_projection_anchored(held.position, held.anchor_position, held.anchor_id) then
+    return 'other_history';
+  end if;
+  if in_to = in_from and held.error is null then
+    return 'saved';
+  end if;
+  update projection_partition as p
+  set position = in_to, anchor_position = a.position, anchor_id = a.id,
+    failing_position = null, failing_stream = null, attempts = 0, error_code = null, error = null, failing_since = null,
+    updated_at = clock_timestamp()
+  from (select) as one left join lateral (
+    select e.position, e.id from event as e where e.position <= in_to order by e.position desc limit 1
+  ) as a on true
+  where p.projection = in_projection and p.build = in_build and p.partition = in_partition;
+  return 'saved';
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.projection_swap_tables(in_names text[], in_built text[], in_old text[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+declare
+  present constant text[] := array(select o from unnest(in_old || in_names) as o where to_regclass(o) is not null group by o order by o);
+  right_ record;
+  pair record;
+  index_ record;
+  new_name text;
+begin
+  if present <> '{}' then
+    execute 'lock table ' || array_to_string(present, ', ') || ' in access exclusive mode';
+  end if;
+  for right_ in
+    select p.built as target, a.privilege_type, a.is_grantable, a.grantee, '' as kind, '' as part
+    from unnest(in_names, in_built) as p (name, built)
+    join pg_class as c on c.oid = to_regclass(p.name)
+    cross join lateral aclexplode(c.relacl) as a
+    where a.grantee <> c.relowner
+    union all
+    select p.built, a.privilege_type, a.is_grantable, a.grantee, '', format(' (%I)', t.attname)
+    from unnest(in_names, in_built) as p (name, built)
+    join pg_class as c on c.oid = to_regclass(p.name)
+    join pg_attribute as t on t.attrelid = c.oid and not t.attisdropped
+    cross join lateral aclexplode(t.attacl) as a
+    where exists (select from pg_attribute as n where n.attrelid = to_regclass(p.built) and n.attname = t.attname)
+    union all
+    -- Sequences of serial columns.
+    select n.sequence, a.privilege_type, a.is_grantable, a.grantee, 'sequence ', ''
+    from unnest(in_names, in_built) as p (name, built)
+    join pg_class as c on c.oid = to_regclass(p.name)
+    join pg_attribute as t on t.attrelid = c.oid and t.attnum > 0 and not t.attisdropped
+    join pg_class as q on q.oid = pg_get_serial_sequence(p.name, t.attname)::regclass
+    cross join lateral aclexplode(q.relacl) as a
+    cross join lateral (
+      select pg_get_serial_sequence(p.built, m.attname) as sequence from pg_attribute as m
+      where m.attrelid = to_regclass(p.built) and m.attname = t.attname and not m.attisdropped
+    ) as n
+    where a.grantee <> q.relowner and n.sequence is not null
+  loop
+    execute format(
+      'grant %s%s on %s%s to %s%s',
+      right_.privilege_type, right_.part, right_.kind, right_.target,
+      case when right_.grantee = 0 then 'public' else right_.grantee::regrole::text end,
+      case when right_.is_grantable then ' with grant option' else '' end
+    );
+  end loop;
+  if present <> '{}' then
+    execute 'drop table ' || array_to_string(present, ', ');
+  end if;
+  for pair in
+    select c.oid, c.relname as built_name, p.built, (parse_ident(p.name))[cardinality(parse_ident(p.name))] as name, c.relnamespace
+    from unnest(in_names, in_built) as p (name, built) join pg_class as c on c.oid = to_regclass(p.built)
+  loop
+    execute format('alter table %s rename to %I', pair.built, pair.name);
+    -- Names that were made of the table's are so again, where they are free.
+    for index_ in
+      select i.relname, n.nspname, i.relkind
+      from pg_class as i join pg_namespace as n on n.oid = i.relnamespace
+      where starts_with(i.relname, pair.built_name) and (
+        i.oid in (select x.indexrelid from pg_index as x where x.indrelid = pair.oid)
+        or i.relkind = 'S' and exists (
+          select from pg_depend as d where d.classid = 'pg_class'::regclass and d.objid = i.oid and d.refobjid = pair.oid and d.deptype in ('a', 'i')
+        )
+      )
+    loop
+      new_name := pair.name || substr(index_.relname, 1 + length(pair.built_name));
+      if octet_length(new_name) < 64 and to_regclass(format('%I.%I', index_.nspname, new_name)) is null then
+        execute format(
+          'alter %s %I.%I rename to %I', case index_.relkind when 'S' then 'sequence' else 'index' end, index_.nspname, index_.relname, new_name
+        );
+      end if;
+    end loop;
+  end loop;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.projection_take(in_projection text, in_build bigint, in_owner uuid, in_count integer)
+ RETURNS SETOF trunkline.projection_partition
+ LANGUAGE sql
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+  with member as (
+    select from projection_member as m
+    where m.projection = in_projection and m.build = in_build and m.owner = in_owner and m.expires_at > clock_timestamp()
+    for share
+  )
+  update projection_partition as p set owner = in_owner, epoch = p.epoch + 1, updated_at = clock_timestamp()
+  where p.projection = in_projection and p.build = in_build and exists (select from member) and p.partition in (
+    select v.partition from projection_partition as v
+    where v.projection = in_projection and v.build = in_build and v.owner is null
+    order by v.partition limit in_count for update skip locked
+  )
+  returning p.*
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.projection_writers(in_projection text)
+ RETURNS text[]
+ LANGUAGE sql
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+  select array(
+    select w.writer from unnest(event_writers()) as w (writer)
+    cross join (select hashtextextended('projection ' || in_projection, 'projection'::regclass::oid::bigint) as key) as k
+    where not exists (
+      select from pg_locks as l
+      where l.virtualtransaction = w.writer and l.locktype = 'advisory' and not l.granted and l.objsubid = 1
+        and l.classid::bigint = (k.key >> 32) & 4294967295 and l.objid::bigint = k.key & 4294967295
+    )
+  )
 $function$;
 
 CREATE OR REPLACE FUNCTION trunkline.publish_event()

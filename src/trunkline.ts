@@ -12,6 +12,7 @@ import {
 } from './log/index.ts'
 import { emit, type EmitConnection, Inbox, type OutboxEvent } from './outbox/index.ts'
 import { configFromUrl, toTrunklineError, withDefaults } from './postgres/index.ts'
+import { type ProjectedEvent, type Projection, type ProjectionOptions, Projections } from './projections/index.ts'
 import {
   createFormat,
   DeadLetters,
@@ -95,6 +96,8 @@ export class Trunkline extends Service {
   readonly inbox: Inbox
   /** The event store: streams of events, appended with an expected version; aggregates, upcasters, personal data. */
   readonly events: Events
+  /** What there is of projections: their states, and events that they have put aside. */
+  readonly projections: Projections
   readonly #options: TrunklineOptions
   #ownPool: Pool | undefined
   readonly #logger: Logger
@@ -118,6 +121,15 @@ export class Trunkline extends Service {
       listenConfig: () => options.listenUrl !== false && readerConfig(options, this.pool),
       pollIntervalMs,
       minIntervalMs: options.minIntervalMs ?? minIntervalMsDefault,
+      logger: this.#logger,
+    })
+    this.projections = new Projections({
+      schema: this.schema,
+      events: this.events,
+      pool: () => this.pool,
+      config: () => this.#routing.movedTo?.config ?? configOfPool(this.#firstPool),
+      ready: async () => (this.#routing.hasReplicas ? this.#routing.start() : undefined),
+      pollIntervalMs,
       logger: this.#logger,
     })
     this.#feed = new TableFeed({
@@ -145,6 +157,7 @@ export class Trunkline extends Service {
       followed = config
       this.#feed.reconnect()
       for (const relay of this.#relays) relay.reconnect()
+      this.projections.reconnect()
     })
   }
 
@@ -262,6 +275,18 @@ export class Trunkline extends Service {
     return relay
   }
 
+  /**
+   * A projection: a read model made of events, by handlers, in the transaction of each append (`inline`) or after it (`async`), each event
+   * exactly once. Start it with `start()`; this object need not be started for it.
+   *
+   * @throws InvalidInputError `invalid_option`.
+   */
+  projection(options: ProjectionOptions): Projection
+  projection<Event extends ProjectedEvent>(options: ProjectionOptions<Event>): Projection
+  projection<Event extends ProjectedEvent>(options: ProjectionOptions<Event>): Projection {
+    return this.projections.create(options)
+  }
+
   /** Deliveries that relays gave up: to be looked at, redriven or discarded. */
   get deadLetters(): DeadLetters {
     return new DeadLetters(this.pool, this.schema)
@@ -269,7 +294,7 @@ export class Trunkline extends Service {
 
   /** Resolves when all is released, the connections of its own included, also when it was never started. */
   override async stop(): Promise<void> {
-    await Promise.all([...this.#relays].map((relay) => relay.stop()))
+    await Promise.all([this.projections.stop(), ...[...this.#relays].map((relay) => relay.stop())])
     await this.events.signal.stop()
     await super.stop()
     await this.#routing.stop()

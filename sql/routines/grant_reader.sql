@@ -14,7 +14,8 @@ begin
   execute format('grant usage on schema %I to %I', place, role);
   execute format(
     'grant select on installation, log, log_0, log_1, log_2, log_id_seq, event, event_position_seq, migration, routine, slot, tick, topic, '
-    || 'relay, relay_member, relay_slot, relay_place, relay_turn, failed_delivery, outbox to %I',
+    || 'relay, relay_member, relay_slot, relay_place, relay_turn, failed_delivery, outbox, '
+    || 'projection, projection_build, projection_member, projection_partition, parked_event to %I',
     role
   );
   execute format('grant select, insert, update, delete on reader to %I', role);

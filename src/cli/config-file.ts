@@ -2,8 +2,10 @@ import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { InvalidInputError, messageOf } from '../core/index.ts'
+import type { Projection, ProjectionOptions } from '../projections/index.ts'
 import type { Sink } from '../relay/index.ts'
 import type { ReplicaOptions, RoutingOptions } from '../routing/index.ts'
+import type { Trunkline } from '../trunkline.ts'
 
 /** The options of createTrunkline that the command line reads from a configuration module. */
 export interface ConfigFile {
@@ -14,7 +16,14 @@ export interface ConfigFile {
   readonly sinks?: Readonly<Record<string, Sink>>
   readonly replicaUrls?: readonly (string | ReplicaOptions)[]
   readonly routing?: RoutingOptions
+  /**
+   * Projections that `projections rebuild` can rebuild: their options, or a function that makes them, which may declare aggregates
+   * with upcasters before.
+   */
+  readonly projections?: ProjectionsConfig
 }
+
+export type ProjectionsConfig = readonly ProjectionOptions[] | ((trunkline: Trunkline) => readonly Projection[])
 
 const defaultNames = ['trunkline.config.ts', 'trunkline.config.js', 'trunkline.config.mjs']
 const texts = ['url', 'schema', 'listenUrl'] as const
@@ -38,6 +47,14 @@ export async function loadConfigFile(given: string | undefined): Promise<ConfigF
   const { replicaUrls } = config as { replicaUrls?: unknown }
   if (replicaUrls !== undefined && !Array.isArray(replicaUrls)) {
     throw wrong(path, `has a ${typeof replicaUrls} for replicaUrls`, 'Set it to a list of URLs.')
+  }
+  const { projections } = config as { projections?: unknown }
+  if (projections !== undefined && !Array.isArray(projections) && typeof projections !== 'function') {
+    throw wrong(
+      path,
+      `has a ${typeof projections} for projections`,
+      'Set it to a list of their options, or a function.',
+    )
   }
   return config
 }

@@ -4,7 +4,7 @@ import { InvalidInputError, type Logger } from '../core/index.ts'
 import { configFromUrl, type Queryable } from '../postgres/index.ts'
 import type { Sink } from '../relay/index.ts'
 import { type ReplicaOptions, replicaUrlsFromEnvironment, type RoutingOptions } from '../routing/index.ts'
-import { loadConfigFile } from './config-file.ts'
+import { loadConfigFile, type ProjectionsConfig } from './config-file.ts'
 import { stderrLogger } from './logger.ts'
 import type { GlobalOptions } from './options.ts'
 
@@ -22,6 +22,8 @@ export interface CommandContext {
   /** Standbys that reads go to: TRUNKLINE_REPLICA_URLS, else the configuration's. */
   readonly replicaUrls: readonly (string | ReplicaOptions)[]
   readonly routing: RoutingOptions | undefined
+  /** Projections of the configuration module. */
+  readonly projections: ProjectionsConfig
   /**
    * Connections to the database, closed when the command ends.
    *
@@ -59,6 +61,7 @@ export async function withContext(
       sinks: config.sinks ?? {},
       replicaUrls: replicaUrls.length > 0 ? replicaUrls : (config.replicaUrls ?? []),
       routing: config.routing,
+      projections: config.projections ?? [],
       pool() {
         pool ??= openPool(options.url, config.url, command.name(), logger)
         return pool

@@ -9,6 +9,7 @@ import { doctorCommand } from './commands/doctor.ts'
 import { emitCommand } from './commands/emit.ts'
 import { eventsCommand } from './commands/events.ts'
 import { migrateCommand } from './commands/migrate.ts'
+import { projectionsCommand } from './commands/projections.ts'
 import { relayCommand } from './commands/relay.ts'
 import { releaseCommand } from './commands/release.ts'
 import { statusCommand } from './commands/status.ts'
@@ -23,7 +24,7 @@ import { catchSignals } from './signals.ts'
 const exitCodes = { done: 0, failed: 1, wrongUsage: 2 } as const
 
 /** Errors of the class for wrong input that no other command line would mend. */
-const failures = new Set(['no_privilege', 'server_too_old', 'standby', 'unknown_dead_letter'])
+const failures = new Set(['no_privilege', 'server_too_old', 'standby', 'unknown_dead_letter', 'unknown_parked_event'])
 
 /** Every command, in the order of the help. A new one is a line here and a file in commands/. */
 const commands = [
@@ -37,6 +38,7 @@ const commands = [
   relayCommand,
   deadLettersCommand,
   eventsCommand,
+  projectionsCommand,
   statusCommand,
   doctorCommand,
   benchCommand,

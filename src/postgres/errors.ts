@@ -16,6 +16,7 @@ const ownCodes: Readonly<Record<string, string>> = {
   TL011: 'immutable_event',
   TL012: 'event_id_taken',
   TL013: 'unsettled_order',
+  TL014: 'projection_failed',
 }
 
 const networkCodes = new Set([

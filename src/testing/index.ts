@@ -17,6 +17,13 @@ export {
   type Specification,
   type WhenStep,
 } from './given-when-then.ts'
+export {
+  type GivenEvent,
+  type ProjectedStep,
+  type ProjectionSpecification,
+  type ProjectionSpecificationOptions,
+  specifyProjection,
+} from './projection-given-then.ts'
 export type {
   SinkCapabilities,
   SinkContractCase,

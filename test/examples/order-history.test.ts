@@ -17,6 +17,7 @@ describeEachPostgres('examples/order-history.ts', (server) => {
       })
       expect(stdout).toMatch(/two writers: Stream order-\S+ is at version 3, expected 2/)
       expect(stdout).toContain('now it is shipped (version 7), yesterday it was open (version 6)')
+      expect(stdout).toContain("rebuilt while it served: { status: 'shipped', items: 6 }")
       expect(stdout).toMatch(/all as expected\n$/)
     }
   })

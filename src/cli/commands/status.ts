@@ -1,6 +1,7 @@
 import { Command } from 'commander'
 import { type EventStoreStatus, eventStoreStatus } from '../../events/index.ts'
 import { toTrunklineError } from '../../postgres/index.ts'
+import { projectionStatuses } from '../../projections/index.ts'
 import { relayBehindMax, type RelayStatus, relayStatuses } from '../../relay/index.ts'
 import { checkSchema } from '../../schema/index.ts'
 import { type CommandContext, queryable, withContext } from '../context.ts'
@@ -17,6 +18,7 @@ import {
   tableStatuses,
 } from '../status-report.ts'
 import { textOfAge, textOfBytes, textOfSeconds, textTable } from '../table.ts'
+import { textOfProjections } from './projections.ts'
 
 /** `trunkline status` */
 export function statusCommand(signal: AbortSignal): Command {
@@ -50,6 +52,8 @@ async function show(context: CommandContext): Promise<void> {
     printAll(context, 'relay', await relayStatuses(db, schema), textOfRelays)
     const events = await eventStoreStatus(db, schema)
     context.print({ kind: 'events', ...events }, `\n${textOfEvents(events)}`)
+    const projections = await projectionStatuses(db, schema)
+    if (projections.length > 0) printAll(context, 'projection', projections, textOfProjections)
     const routing = await routingReport(context)
     if (routing === undefined) return
     printAll(context, 'server', routing.nodes, textOfNodes)
