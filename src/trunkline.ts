@@ -41,8 +41,12 @@ export const pollIntervalMsDefault = 1_000
 export const minIntervalMsDefault = 10
 /** Default time after which a cache that cannot be brought up to date says so, in milliseconds. */
 export const staleAfterMsDefault = 5_000
-/** Default interval of the log's upkeep (rotation), in milliseconds. */
+/** Interval of the log's upkeep (rotation), in milliseconds. */
 const upkeepIntervalMs = 60_000
+/** Longer where polls are rarer than once a second: each upkeep takes a connection, and a fleet needs only one of them. */
+const upkeepPolls = 60
+/** And at least this often, in milliseconds. */
+const upkeepIntervalMaxMs = 600_000
 
 export interface TrunklineOptions {
   /** The database, as `postgres://user:password@host:port/database`. Give this or `pool`. */
@@ -313,7 +317,9 @@ export class Trunkline extends Service {
       throw toTrunklineError(error, 'Starting trunkline')
     }
     await this.#feed.start()
-    this.#upkeep = setInterval(() => void this.#keepUp(), upkeepIntervalMs * (0.9 + 0.2 * Math.random()))
+    const polls = upkeepPolls * (this.#options.pollIntervalMs ?? pollIntervalMsDefault)
+    const upkeepMs = Math.min(upkeepIntervalMaxMs, Math.max(upkeepIntervalMs, polls))
+    this.#upkeep = setInterval(() => void this.#keepUp(), upkeepMs * (0.9 + 0.2 * Math.random()))
     this.#upkeep.unref()
   }
 

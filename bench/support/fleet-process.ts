@@ -42,6 +42,9 @@ process.on('message', (command: FleetCommand) => {
   }
 })
 
+// Whoever asked is gone: nobody would ever stop it.
+process.on('disconnect', () => process.exit())
+
 let next = Number(first)
 await Promise.all(
   Array.from({ length: startingMax }, async () => {

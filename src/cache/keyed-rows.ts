@@ -107,7 +107,7 @@ export class KeyedRows extends StoredRows implements Rows {
       placed.set(key, true)
       take(key)
       const old = before.delete(key)
-      const isSame = old !== undefined && isDeepStrictEqual(old, row)
+      const isSame = old !== undefined && this.isEqual(old, row)
       this.#rows.set(key, isSame ? old : row)
       if (!isSame) changes.push({ old, new: row })
     }

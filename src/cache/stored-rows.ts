@@ -48,10 +48,15 @@ export abstract class StoredRows {
   protected isRowOf(row: Row, values: readonly unknown[], prefix: number): boolean {
     const { columns } = this.table
     for (let place = columns.length - 1; place >= 0; place -= 1) {
-      const [before, after] = [row[columns[place] as string], values[prefix + place]]
-      if (before !== after && !isDeepStrictEqual(before, after)) return false
+      if (!isSame(row[columns[place] as string], values[prefix + place])) return false
     }
     return true
+  }
+
+  /** True when two rows hold the same. */
+  protected isEqual(one: Row, other: Row): boolean {
+    const { columns } = this.table
+    return columns.every((name) => isSame(one[name], other[name]))
   }
 
   protected indexRow(row: Row): void {
@@ -61,6 +66,12 @@ export abstract class StoredRows {
   protected unindexRow(row: Row): void {
     for (const index of this.indexes.values()) index.remove(row)
   }
+}
+
+/** As deep equality has it, and quick where values are no objects. 0 and -0 are two values, NaN is one. */
+function isSame(one: unknown, other: unknown): boolean {
+  if (Object.is(one, other)) return true
+  return typeof one === 'object' && typeof other === 'object' && isDeepStrictEqual(one, other)
 }
 
 function createIndex(table: TableDescription, name: string, columns: readonly string[]): SecondaryIndex {

@@ -6,11 +6,16 @@ import type { TableSubscription } from './table-subscription.ts'
 /** The part of `staleAfterMs` for which a follower that begins anew, or whose table is locked, lets the others wait. */
 const copyPatience = 0.5
 
+/** Least pause between two looks for stale followers, in milliseconds. */
+const staleCheckMinMs = 50
+
 export interface FreshCopiesOptions {
   readonly pool: () => pg.Pool
   /** What the log of the copies has to be; undefined while it is not known. */
   readonly identity: () => string | undefined
   readonly staleAfterMs: number
+  /** Why the last round failed, if one did. */
+  readonly lastError: () => Error | undefined
   readonly logger: Logger
   /** The subscription steps no further with what is prepared for it. */
   readonly onBegin: (subscription: TableSubscription) => void
@@ -22,6 +27,7 @@ export interface FreshCopiesOptions {
 export class FreshCopies {
   readonly #options: FreshCopiesOptions
   #stopping = new AbortController()
+  #watch: NodeJS.Timeout | undefined
 
   constructor(options: FreshCopiesOptions) {
     this.#options = options
@@ -32,13 +38,16 @@ export class FreshCopies {
     return this.#options.staleAfterMs * copyPatience
   }
 
-  start(): void {
+  /** Watches how old the followers are. */
+  start(subscriptions: Iterable<TableSubscription>): void {
     this.#stopping = new AbortController()
+    this.#watchAges(subscriptions)
   }
 
   /** No copy is begun or tried again; wait for those under way. */
   stop(): void {
     this.#stopping.abort()
+    clearTimeout(this.#watch)
   }
 
   /** Its rows count no more as level; what it shows stays until the copy is. With a cause it is stale until then. */
@@ -79,17 +88,30 @@ export class FreshCopies {
     subscription.follower.stale(cause)
   }
 
-  /** Tells those that no round has reached for too long, and why. */
-  tellStale(subscriptions: Iterable<TableSubscription>, lastError: Error | undefined): void {
+  /** Again when the next of them may be stale: an idle fleet is not woken for nothing. */
+  #watchAges(subscriptions: Iterable<TableSubscription>): void {
+    const dueMs = this.#tellStale(subscriptions)
+    this.#watch = globalThis.setTimeout(() => this.#watchAges(subscriptions), dueMs)
+  }
+
+  /** Tells those that no round has reached for too long, and why. Returns in how many milliseconds there may be another. */
+  #tellStale(subscriptions: Iterable<TableSubscription>): number {
+    const { staleAfterMs, lastError } = this.#options
+    let dueMs = staleAfterMs
     for (const subscription of subscriptions) {
       const ageMs = performance.now() - subscription.lookedAt
-      if (subscription.lookedAt === 0 || ageMs <= this.#options.staleAfterMs) continue
+      if (subscription.lookedAt === 0 || subscription.isStale) continue
+      if (ageMs <= staleAfterMs) {
+        dueMs = Math.min(dueMs, staleAfterMs - ageMs)
+        continue
+      }
       const stalled = new TrunklineError(`No answer from the server for ${Math.round(ageMs)} ms.`, {
         code: 'stalled',
         retryable: true,
       })
-      this.markStale(subscription, lastError ?? stalled)
+      this.markStale(subscription, lastError() ?? stalled)
     }
+    return Math.max(staleCheckMinMs, dueMs)
   }
 
   async #copyUntilDone(subscription: TableSubscription, onFailure: () => void): Promise<void> {

@@ -11,6 +11,13 @@ const restShare = 8
 /** But a commit is seen at latest after a round that just missed it, the rest, and a round: all of it, in milliseconds. */
 const behindMaxMs = 400
 
+/** A sleep that a commit ended within the time of so many rounds was not worth it: it costs two, and a NOTIFY, which wakes all listeners. */
+const shortSleepRounds = 3
+/** After so many of them in a row the table is busy, and its reader stays awake between commits, */
+const shortSleepsMax = 3
+/** until nothing has changed for this long, in milliseconds. */
+const calmMs = 1_000
+
 /** How long to rest when rounds take so long, on a busy server or with much to read, in milliseconds. */
 function restMs(roundMs: number, minIntervalMs: number): number {
   const restMaxMs = Math.max(roundMs, behindMaxMs - 2 * roundMs)
@@ -48,6 +55,12 @@ export class Rest {
   #awaitMs = awaitWritersMs
   /** Of the round before, if that found something. */
   #lastRoundMs = 0
+  /** Since when it has held the locks, by performance.now(). */
+  #asleepSince = 0
+  /** Short sleeps in a row. */
+  #shortSleeps = 0
+  /** When a round last found something, by performance.now(). */
+  #changedAt = 0
 
   constructor(options: RestOptions) {
     this.#options = options
@@ -93,8 +106,10 @@ export class Rest {
     const { session, wakeUp, minIntervalMs } = this.#options
     // One heavy round is no load: the next commit must not wait for it.
     const loadMs = Math.min(round.roundMs, this.#lastRoundMs)
-    this.#lastRoundMs = round.hasChanged ? round.roundMs : 0
-    if (round.hasChanged) {
+    const staysAwake = round.hasChanged || this.#isBusy()
+    this.#lastRoundMs = staysAwake ? round.roundMs : 0
+    if (round.hasChanged) this.#noteChange(round.roundMs)
+    if (staysAwake) {
       await wakeUp.wakeUp(session, round.lockClass)
       await this.#pause.wait(restMs(loadMs, minIntervalMs))
     } else if (!round.isListening || round.wakeKeys.length === 0) {
@@ -108,11 +123,31 @@ export class Rest {
     }
   }
 
+  #noteChange(roundMs: number): void {
+    this.#changedAt = performance.now()
+    if (!this.#options.wakeUp.isAsleep) return
+    const sleptMs = this.#changedAt - roundMs - this.#asleepSince
+    this.#shortSleeps = sleptMs < shortSleepRounds * roundMs ? this.#shortSleeps + 1 : 0
+  }
+
+  /**
+   * Commits come so fast that each would have to wake us. Of many readers one is always about to sleep: writers would notify
+   * in every transaction, and each of them would wake all readers.
+   */
+  #isBusy(): boolean {
+    return (
+      !this.#options.wakeUp.isAsleep &&
+      this.#shortSleeps >= shortSleepsMax &&
+      performance.now() - this.#changedAt < calmMs
+    )
+  }
+
   /** Takes the locks; the look that makes sure comes next, so it does not wait. */
   async #fallAsleep({ lockClass, wakeKeys }: RestAfter): Promise<void> {
     const { session, wakeUp } = this.#options
     this.#awaitMs = awaitWritersMs
     if (!(await wakeUp.fallAsleep(session, lockClass, wakeKeys))) await this.#pause.wait(1)
+    this.#asleepSince = performance.now()
   }
 
   /** One of the writers that may have skipped their NOTIFY ended, or it is time to look for ourselves. */

@@ -1,5 +1,9 @@
 /** How often tables are looked at for DDL and partitions when nothing else happens, in milliseconds. */
 const structureCheckMs = 5_000
+/** But no more often than with every fourth poll: it costs several times what a poll does, which adds up in a fleet. */
+const structureCheckPolls = 4
+/** And at least this often, however rare polls are, in milliseconds. */
+const structureCheckMaxMs = 60_000
 /** The same after a change, in milliseconds: it may be the first one after DDL. */
 const structureCheckAfterChangeMs = 1_000
 /** And under load at least this many times as long as a round takes. */
@@ -13,8 +17,11 @@ export function structureDueAfterMs(round: {
   readonly roundMs: number
   /** A notification came: better not between it and its changes, unless nothing but notifications comes. */
   readonly isBusy: boolean
+  /** Between looks while nothing happens, in milliseconds. */
+  readonly pollIntervalMs: number
 }): number {
+  const idleMs = Math.min(structureCheckMaxMs, Math.max(structureCheckMs, structureCheckPolls * round.pollIntervalMs))
   const afterChangeMs = Math.max(structureCheckAfterChangeMs, structureCheckShare * round.roundMs)
-  const intervalMs = round.hasChanged ? Math.min(afterChangeMs, structureCheckMs) : structureCheckMs
+  const intervalMs = round.hasChanged ? Math.min(afterChangeMs, structureCheckMs) : idleMs
   return round.isBusy ? 2 * intervalMs : intervalMs
 }

@@ -68,7 +68,6 @@ export class TableFeed extends Service {
   #installation: Installation | undefined
   #identity: string | undefined
   #loop: Promise<void> | undefined
-  #watch: NodeJS.Timeout | undefined
   #stopping = new AbortController()
   /** The set of followed topics changed: the locks held do not cover it. */
   #topicsChanged = false
@@ -90,6 +89,7 @@ export class TableFeed extends Service {
       pool: options.pool,
       identity: () => this.#identity,
       staleAfterMs: options.staleAfterMs,
+      lastError: () => this.#lastError,
       logger: options.logger,
       onBegin: ({ statementName }) => void this.#runner.forget(statementName).catch(() => undefined),
       onCopied: () => {
@@ -159,7 +159,7 @@ export class TableFeed extends Service {
 
   protected async onStart(): Promise<void> {
     this.#stopping = new AbortController()
-    this.#copies.start()
+    this.#copies.start(this.#subscriptions)
     try {
       await this.#connect()
     } catch (error) {
@@ -169,17 +169,12 @@ export class TableFeed extends Service {
       this.#listener = this.#createListener()
       await this.#listener.start()
     }
-    this.#watch = setInterval(
-      () => this.#copies.tellStale(this.#subscriptions, this.#lastError),
-      Math.max(50, this.#options.staleAfterMs / 4),
-    )
     this.#loop = this.#run()
   }
 
   protected async onStop(): Promise<void> {
     this.#stopping.abort()
     this.#copies.stop()
-    clearInterval(this.#watch)
     this.#rest.demand()
     await this.#listener?.stop()
     this.#listener = undefined
@@ -405,7 +400,12 @@ export class TableFeed extends Service {
     isNotified: boolean,
   ): readonly TableSubscription[] {
     const isBusy = this.#wakeUp.isAsleep && isNotified
-    const dueAfterMs = structureDueAfterMs({ hasChanged: this.#hasChangedSinceCheck, roundMs: this.#roundMs, isBusy })
+    const dueAfterMs = structureDueAfterMs({
+      hasChanged: this.#hasChangedSinceCheck,
+      roundMs: this.#roundMs,
+      isBusy,
+      pollIntervalMs: this.#options.pollIntervalMs,
+    })
     if (performance.now() - this.#structureCheckedAt > dueAfterMs) return ready
     return ready.filter((one) => demands.some(({ subscription, xid }) => subscription === one && xid === undefined))
   }

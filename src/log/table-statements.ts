@@ -21,7 +21,7 @@ export interface TableStatements {
   readonly followPrefix: number
   /** For any number of changes, and any snapshot. `$1` to `$4`: see RoundStatement. */
   readonly follow: string
-  /** The same for less than `fewRows` rows since a near snapshot, quicker to start; names a key once for each change. */
+  /** The same for less than `fewRows` rows since a near snapshot, quicker to start; names a key once for each change of it. */
   readonly followFew: string
 }
 
@@ -82,7 +82,7 @@ function isWorthWhole(table: TableDescription, changed: string): string {
 function touchedKeys(s: string, table: TableDescription, changed: string, isDistinct: boolean): string {
   // t and x carry no image, and still are a row.
   const images = `from (${changed}) as c
-  cross join lateral (values (c.old), (c.new)) as i (image)`
+  cross join lateral (values (${isDistinct ? 'c.old' : oldOfOtherKey(s, table)}), (c.new)) as i (image)`
   const isRow = `i.image is not null or c.operation in ('t', 'x')`
   const names = table.key.map(({ name }) => quoteIdentifier(name))
   if (!table.key.every(({ typeOid }) => plainTypes.has(typeOid))) {
@@ -102,6 +102,13 @@ function touchedKeys(s: string, table: TableDescription, changed: string, isDist
   return `select c."trunkline operation", ${typed.join(', ')} from (
   select ${isDistinct ? 'distinct ' : ''}case when c.operation in ('t', 'x') then c.operation else 'u' end as "trunkline operation", ${fields.join(', ')}
   ${images} where ${isRow}) as c`
+}
+
+/** The old image, if it has another key than the new one: else the row would be read, sent and decoded twice. */
+function oldOfOtherKey(s: string, table: TableDescription): string {
+  const keyOf = (image: string): string =>
+    `row(${table.key.map(({ name }) => `${s}.decodable(${image}) ->> ${quoteLiteral(name)}`).join(', ')})`
+  return `case when c.new is null or ${keyOf('c.old')} is distinct from ${keyOf('c.new')} then c.old end`
 }
 
 const timestamptzOid = 1184

@@ -1,4 +1,5 @@
 import { InvalidInputError } from '../core/index.ts'
+import { quoteIdentifier, quoteLiteral } from '../postgres/index.ts'
 import type { Plan } from './plan.ts'
 import { currentRelease } from './release.ts'
 import { checkSchemaName } from './state.ts'
@@ -38,7 +39,34 @@ export function printMigration({ schema, after = -1 }: PrintOptions): string {
     '-- and the last statement.\n',
     'begin;\n',
     transactionSettings(),
+    `\n-- what is there already\n\n${guard(schema, after)}`,
     ...stepsOf(plan, schema, release.version).map(({ name, sql }) => `\n-- ${name}\n\n${sql}`),
     '\ncommit;\n',
   ].join('')
+}
+
+/** Refuses a schema that the file was not printed for: that one relation exists already tells nobody what to do. */
+function guard(schema: string, after: number): string {
+  const bookkeeping = `exists (select from pg_catalog.pg_class as c join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    where n.nspname = ${quoteLiteral(schema)} and c.relname = 'migration')`
+  const last = `(select max(m.number) from ${quoteIdentifier(schema)}.migration as m)`
+  const refusal = `raise exception using errcode = 'TL005',`
+  const name = quoteLiteral(schema)
+  const body =
+    after < 0
+      ? `if ${bookkeeping} then
+    ${refusal} message = format('trunkline already exists in schema %I, at migration %s', ${name}, ${last}),
+      hint = format('Print only what comes after it: trunkline migrate --print --after %s.', ${last});
+  end if;`
+      : `if not ${bookkeeping} then
+    ${refusal} message = format('schema %I has no trunkline', ${name}),
+      hint = 'Print all of it: trunkline migrate --print.';
+  elsif ${last} <> ${after} then
+    ${refusal} message = format('schema %I is at migration %s, this file is for one at ${after}', ${name}, ${last}),
+      hint = format('Print what it lacks: trunkline migrate --print --after %s.', ${last});
+  end if;`
+  return `do $trunkline$ begin
+  ${body}
+end $trunkline$;
+`
 }

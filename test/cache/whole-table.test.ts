@@ -107,6 +107,21 @@ describeEachPostgres('a step of many changes', (server) => {
     replica.expectEqualTo(cache)
   })
 
+  test('0 and -0 are two values', async () => {
+    await run(
+      'create table signed (id integer primary key, x double precision)',
+      'insert into signed select n, 0 from generate_series(1, 400) as n',
+    )
+    const cache = await cached('signed')
+    const replica = new EventReplica(cache)
+    for (const rows of [1, 400]) {
+      await run(`update signed set x = '-0' where id <= ${rows}`)
+      await cache.fresh()
+      expect(cache.get(rows)).toEqual({ id: rows, x: -0 })
+    }
+    replica.expectEqualTo(cache)
+  })
+
   test('with a condition, chosen columns and keys of many types', async () => {
     await run(
       `create table typed (a numeric, b timestamptz, c text, d char(5), e date, f boolean, left_out text, name json,

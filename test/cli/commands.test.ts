@@ -178,7 +178,7 @@ describe('the command line', () => {
     [['capture', 't', '--rows', 'some'], /Allowed choices are full, keys/],
     [['status', 'extra'], /too many arguments/],
     [['status'], /No database was named.*DATABASE_URL/],
-    [['status', '--url', 'nonsense'], /--url is not a URL.*For example/],
+    [['status', '--url', 'nonsense'], /--url is not a URL.*For example: postgres:\/\/user:password@localhost/],
     [['status', '--url', 'mysql://localhost/d'], /expected a PostgreSQL URL/],
     [['emit', '--topic', 't', '--payload', '{'], /no JSON/],
     [['emit', '--topic', 't', '--payload', '1', '--header', 'x'], /name=value/],
@@ -202,6 +202,8 @@ describe('the command line', () => {
     for (const args of [
       ['status', '--url', 'postgres://me:hidden@127.0.0.1:1/d?password=hidden'],
       ['status', '--ulr=postgres://me:hidden@127.0.0.1/d'],
+      // Not encoded, as people write it.
+      ['status', '--ulr=postgres://me:h@hidden@127.0.0.1/d'],
       ['postgres://me:hidden@127.0.0.1/d'],
       ['status', '--url', 'mysql://me:hidden@127.0.0.1/d'],
       ['status', '--url', 'postgres://me:hidden@[/d'],

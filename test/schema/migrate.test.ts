@@ -252,8 +252,18 @@ describeEachPostgres('migrate', (server) => {
     await client.query(printMigration({ schema: oddSchema }))
     await client.query('commit')
     await checkSchema(poolOf(database), oddSchema)
-    // Twice fails and changes nothing.
-    await expect(client.query(printMigration({ schema: oddSchema }))).rejects.toThrow(/already exists/)
+    // Twice fails, says why, and changes nothing.
+    await expect(client.query(printMigration({ schema: oddSchema }))).rejects.toMatchObject({
+      code: 'TL005',
+      message: expect.stringMatching(/already exists in schema .*, at migration \d+$/) as unknown,
+      hint: expect.stringMatching(/--print --after \d+/) as unknown,
+    })
+    await client.query('rollback')
+    await expect(client.query(printMigration({ schema: oddSchema, after: 0 }))).rejects.toThrow(/is for one at 0$/)
+    await client.query('rollback')
+    await expect(client.query(printMigration({ schema: 'elsewhere', after: 0 }))).rejects.toThrow(/has no trunkline$/)
+    await client.query('rollback')
+    await checkSchema(poolOf(database), oddSchema)
   })
 
   test('prints what comes after a migration', () => {

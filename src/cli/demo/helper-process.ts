@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { TrunklineError, withTimeout } from '../../core/index.ts'
 
 /** How long it may take to come up, in milliseconds. */
-const readyTimeoutMs = 60_000
+const readyTimeoutMs = 180_000
 /** How long it may take to end by itself, in milliseconds. */
 const stopTimeoutMs = 5_000
 

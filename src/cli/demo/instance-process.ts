@@ -6,7 +6,7 @@ import { TrunklineError, withTimeout } from '../../core/index.ts'
 import { type Answers, type CopyFigures, type Message, type Question, type Request, type Seen } from './messages.ts'
 
 /** How long an instance may take to answer, or to come up, in milliseconds. */
-const answerTimeoutMs = 60_000
+const answerTimeoutMs = 180_000
 /** How long it may take to end by itself, in milliseconds. */
 const stopTimeoutMs = 5_000
 
