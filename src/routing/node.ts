@@ -51,6 +51,17 @@ export function knowledge(client: object): Knowledge {
   return known
 }
 
+/** The timeline that a connection to a primary writes, as far as it is known. */
+export function timelineWritten({
+  node,
+  client,
+}: {
+  readonly node: Node
+  readonly client: object
+}): number | undefined {
+  return knowledge(client).written ?? node.probe?.timeline
+}
+
 /** `pg_backend_pid()` was answered on this connection: a pooler gives its clients numbers of its own. */
 export function hearBackend(client: object, pid: unknown): void {
   const { processID } = client as { readonly processID?: number | null }

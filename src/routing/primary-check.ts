@@ -15,6 +15,14 @@ export function floorsOf({ floor, session }: Floors): readonly Position[] {
   return [floor, session?.floor].filter((each) => each !== undefined)
 }
 
+export interface PrimaryCheck {
+  readonly topology: Topology
+  readonly floors: readonly Position[]
+  /** The session wrote something of which only the timeline is known. */
+  readonly isUncertain: boolean
+  readonly timeoutMs: number
+}
+
 /**
  * K1 on a primary: its connection shows once (each time, where a pooler is between) that it leads to a primary, and of which
  * timeline, before a read with a token runs there: an address may lead to another server by now. A write needs no look, as BEGIN
@@ -26,10 +34,10 @@ export function floorsOf({ floor, session }: Floors): readonly Position[] {
 export async function unfitPrimary<Client extends object>(
   lane: Lane<Client>,
   { client, node }: Lease<Client>,
-  { topology, floors, timeoutMs }: { topology: Topology; floors: readonly Position[]; timeoutMs: number },
+  { topology, floors, isUncertain, timeoutMs }: PrimaryCheck,
 ): Promise<'standby' | 'older' | undefined> {
   const known = knowledge(client)
-  if (floors.length === 0 && !lane.isStandby(client)) return undefined
+  if (floors.length === 0 && !lane.isStandby(client) && !isUncertain) return undefined
   if (known.written === undefined || known.isPooled || lane.isStandby(client)) {
     const [isStandby, timelineText, forkText, pid] = await lane.ask(client, primaryStatement, timeoutMs)
     hearBackend(client, pid)
@@ -44,9 +52,24 @@ export async function unfitPrimary<Client extends object>(
 /**
  * K4: what a fail-over lost is told, and not passed over. The session goes on from where the new timeline begins: it is told once.
  *
+ * `timeline`: the one that is written now.
+ *
  * @throws WriteLostError
  */
-export function refuseLost(forks: Forks, request: Floors): void {
+export function refuseLost(forks: Forks, request: Floors, timeline: number): void {
+  const { session } = request
+  const { pinnedTimeline } = session ?? {}
+  if (pinnedTimeline !== undefined && timeline > pinnedTimeline) {
+    session?.goOn()
+    throw new WriteLostError(
+      `A fail-over to timeline ${timeline} came after a write on timeline ${pinnedTimeline} whose position could not be asked for.`,
+      {
+        code: 'write_lost',
+        hint: 'Look whether the write is there, and do it again if it is not.',
+        details: { timeline },
+      },
+    )
+  }
   for (const floor of floorsOf(request)) {
     const begin = forks.lossOf(floor)
     if (begin === undefined) continue

@@ -2,7 +2,7 @@ import pg, { type Pool, type PoolClient } from 'pg'
 import { toTrunklineError } from '../postgres/index.ts'
 import type { Reason } from './decision.ts'
 import { againElsewhere, isNodeFailure, isWriteRefused } from './errors.ts'
-import type { Node } from './node.ts'
+import { type Node, timelineWritten } from './node.ts'
 import { endOfRead, positionAfterCommit } from './position.ts'
 import { insertedStatement, replayedStatement } from './probe.ts'
 import type { Lease, Request } from './request.ts'
@@ -132,12 +132,12 @@ export class RoutedPool extends pg.Pool {
       const { rows } = await within(lease.client, endMsMax, query)
       const position = intent === 'write' ? positionAfterCommit(lease.node, rows[0]) : endOfRead(lease, rows[0])
       if (position === undefined) {
-        if (intent === 'write') session.pin()
+        if (intent === 'write') session.pin(timelineWritten(lease))
       } else if (intent === 'write') session.unpin(position)
       else session.raise(position)
       lease.release(strayStatus(lease.client))
     } catch (error) {
-      if (intent === 'write') session.pin()
+      if (intent === 'write') session.pin(timelineWritten(lease))
       lease.release(error as Error)
     }
   }

@@ -11,7 +11,7 @@ import {
 } from './errors.ts'
 import { type Lane, pgLane } from './lane.ts'
 import { Limiter } from './limiter.ts'
-import { type Node, probeTimeoutMs } from './node.ts'
+import { knowledge, type Node, probeTimeoutMs } from './node.ts'
 import type { RoutingSettings } from './options.ts'
 import { floorsOf, refuseLost, unfitPrimary } from './primary-check.ts'
 import type { Lease, Request } from './request.ts'
@@ -69,7 +69,8 @@ export class Router {
 
   /** @throws WriteLostError when a fail-over that is known here lost what is asked for. */
   refuseLost(wanted: Pick<Request, 'floor' | 'session'>): void {
-    refuseLost(this.#options.topology.forks, wanted)
+    const { forks, timeline } = this.#options.topology
+    refuseLost(forks, wanted, timeline)
   }
 
   /** Tells and counts a decision. */
@@ -312,8 +313,11 @@ export class Router {
     const { topology, settings } = this.#options
     try {
       const floors = request.intent === 'write' ? [] : floorsOf(request)
-      const unfit = await unfitPrimary(lane, lease, { topology, floors, timeoutMs: settings.acquireTimeoutMs })
-      if (unfit === undefined) this.refuseLost(request)
+      const isUncertain = request.session?.pinnedTimeline !== undefined
+      const check = { topology, floors, isUncertain, timeoutMs: settings.acquireTimeoutMs }
+      const unfit = await unfitPrimary(lane, lease, check)
+      const timeline = Math.max(topology.timeline, knowledge(lease.client).written ?? 0)
+      if (unfit === undefined) refuseLost(topology.forks, request, timeline)
       else lease.release(new Error(`${lease.node.name} is in recovery or of an older timeline`))
       return unfit
     } catch (error) {

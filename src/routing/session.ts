@@ -11,6 +11,7 @@ const settleMsMax = 10_000
 export class RoutingSession {
   #floor: Position | undefined
   #isPinned = false
+  #pinnedTimeline: number | undefined
   #pending: Promise<unknown> | undefined
 
   /** @throws InvalidInputError `invalid_token`. */
@@ -41,13 +42,27 @@ export class RoutingSession {
     this.#floor = laterOf(this.#floor, position)
   }
 
-  pin(): void {
+  /** `timeline`: that of a write which was told to have committed, and of which no more is known. */
+  pin(timeline?: number): void {
     this.#isPinned = true
+    this.#pinnedTimeline = earlierOf(this.#pinnedTimeline, timeline)
+  }
+
+  /** The timeline of a write that a later one may lack; undefined: there is none such. */
+  get pinnedTimeline(): number | undefined {
+    return this.#pinnedTimeline
+  }
+
+  /** What was written may be lost, and that was told: it goes on from what there is. */
+  goOn(): void {
+    this.#isPinned = false
+    this.#pinnedTimeline = undefined
   }
 
   /** A position of the primary covers all that was written before. */
   unpin(position: Position): void {
     this.#isPinned = false
+    this.#pinnedTimeline = undefined
     this.raise(position)
   }
 
@@ -78,4 +93,10 @@ export class RoutingSession {
       await withTimeout(pending, leftMs, () => new Error('not settled')).catch(() => undefined)
     }
   }
+}
+
+/** Of the earlier write more can have been lost. */
+function earlierOf(one: number | undefined, other: number | undefined): number | undefined {
+  if (one === undefined || other === undefined) return one ?? other
+  return Math.min(one, other)
 }

@@ -2,7 +2,8 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import type { DatabasePool, DatabaseTransactionConnection, QuerySqlToken } from 'slonik'
 import { InvalidInputError, messageOf } from '../core/index.ts'
 import { quoteLiteral } from '../postgres/index.ts'
-import { TransactionAbortedError } from './errors.ts'
+import type { Reason } from './decision.ts'
+import { isNodeFailure, serverFailuresMax, TransactionAbortedError } from './errors.ts'
 import type { Node } from './node.ts'
 import type { Lease, Request } from './request.ts'
 import type { Router } from './router.ts'
@@ -34,7 +35,11 @@ interface Scope {
   readonly options?: ReadOptions | undefined
   readonly transaction?: Around | undefined
   readonly parent?: Around | undefined
+  /** Where it failed before. */
+  readonly avoid?: ReadonlySet<Node> | undefined
+  readonly again?: Reason | undefined
   lease?: Lease<object> | undefined
+  hasBegun?: boolean
 }
 
 interface Wanted {
@@ -47,10 +52,13 @@ type Handler<Result> = (connection: DatabaseTransactionConnection) => Promise<Re
 /** Which transaction of a slonik pool the calling code is in, and what it may do there: the rules are those of `trunkline.read`. */
 export class SlonikScopes {
   readonly #router: Router
+  readonly #mayRepeat: boolean
   readonly #scopes = new AsyncLocalStorage<Scope>()
 
-  constructor(router: Router) {
+  /** `mayRepeat`: functions of reads may run more than once. */
+  constructor(router: Router, mayRepeat: boolean) {
     this.#router = router
+    this.#mayRepeat = mayRepeat
   }
 
   readOnly<Result>(run: () => Result): Result {
@@ -59,7 +67,7 @@ export class SlonikScopes {
 
   /** What the connection that is taken now is for. */
   get request(): Request {
-    const { intent = 'write', options = {}, parent } = this.#scopes.getStore() ?? {}
+    const { intent = 'write', options = {}, parent, avoid, again } = this.#scopes.getStore() ?? {}
     const { label, isolation, after, maxLagMs } = options
     const floor = after === undefined ? undefined : parseToken(after)
     return {
@@ -69,6 +77,8 @@ export class SlonikScopes {
       floor,
       maxLagMs,
       isGuarded: intent === 'read',
+      avoid,
+      again,
       held: (node) => heldBy(parent, node),
     }
   }
@@ -97,8 +107,29 @@ export class SlonikScopes {
       }
       if (around !== undefined) return this.#join(around, wanted, handler)
     }
-    const scope: Scope = { intent, options, parent: this.#scopes.getStore()?.transaction }
-    return this.#scopes.run(scope, async () => this.#begin(pool, scope, handler))
+    return this.#transactOwn(pool, { intent, options }, handler)
+  }
+
+  async #transactOwn<Result>(pool: DatabasePool, wanted: Wanted, handler: Handler<Result>): Promise<Result> {
+    const parent = this.#scopes.getStore()?.transaction
+    const avoid = new Set<Node>()
+    for (let failures = 0; ; failures += 1) {
+      const scope: Scope = { ...wanted, parent, avoid, again: failures === 0 ? undefined : 'node-failed' }
+      try {
+        return await this.#scopes.run(scope, async () => this.#begin(pool, scope, handler))
+      } catch (error) {
+        const { lease } = scope
+        if (lease === undefined || !this.#mayRunAgain(scope, error, failures)) throw error
+        avoid.add(lease.node)
+      }
+    }
+  }
+
+  /** slonik runs a function again where that may help; so does a read whose replica failed, on another server. */
+  #mayRunAgain({ intent, lease, hasBegun }: Scope, error: unknown, failures: number): boolean {
+    if (intent === 'write' || lease?.isPrimary !== false || failures >= serverFailuresMax) return false
+    // Before BEGIN slonik has words of its own for a connection that was lost.
+    return hasBegun !== true || (this.#mayRepeat && isNodeFailure(driverErrorOf(error)))
   }
 
   async #begin<Result>(pool: DatabasePool, scope: Scope, handler: Handler<Result>): Promise<Result> {
@@ -118,6 +149,7 @@ export class SlonikScopes {
           hasFailed: false,
         }
         around = begun
+        scope.hasBegun = true
         await applyOptions(connection, options)
         const inside = await this.#scopes.run({ intent, transaction: begun }, async () => handler(connection))
         if (begun.hasFailed) begun.doom ??= await whyFailed(connection)
@@ -161,6 +193,11 @@ export class SlonikScopes {
       throw error
     }
   }
+}
+
+/** slonik wraps what the driver says. */
+export function driverErrorOf(error: unknown): unknown {
+  return error instanceof Error && error.cause instanceof Error ? error.cause : error
 }
 
 /** Connections of a server that transactions hold which wait for this one. */

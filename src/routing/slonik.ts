@@ -10,14 +10,14 @@ import type {
 import { ConnectionError, InvalidInputError, withTimeout } from '../core/index.ts'
 import { isWriteRefused } from './errors.ts'
 import type { Lane } from './lane.ts'
-import type { Node } from './node.ts'
+import { type Node, timelineWritten } from './node.ts'
 import { endOfRead, positionAfterCommit } from './position.ts'
 import { insertedStatement, primaryStatement, replayedStatement, replayStatement } from './probe.ts'
 import { untilReplayed } from './replay.ts'
 import type { Lease } from './request.ts'
 import { poolExhaustedText, type Router } from './router.ts'
 import type { RoutingSession } from './session.ts'
-import { SlonikScopes, unsafe } from './slonik-scopes.ts'
+import { driverErrorOf, SlonikScopes, unsafe } from './slonik-scopes.ts'
 import type { ReadOptions, WriteOptions } from './transaction-options.ts'
 import { endMsMax } from './transaction.ts'
 
@@ -33,7 +33,8 @@ export interface RoutedSlonik extends AsyncDisposable {
   /** Everything on the primary, but what is called inside of `readOnly`. */
   readonly pool: DatabasePool
   /**
-   * A transaction on a replica; what writes in it fails. Inside of another transaction of this pool it joins that one.
+   * A transaction on a replica; what writes in it fails. Inside of another transaction of this pool it joins that one. When the
+   * replica fails its function is run again elsewhere, twice at most, as slonik does on its part (`transactionRetryLimit`; 0: never).
    *
    * @throws InvalidInputError `invalid_option`, `invalid_token`; ReplicaLagError, ReplicaUnavailableError, RoutingTimeoutError,
    *   NoPrimaryError; else slonik's.
@@ -100,7 +101,7 @@ export async function routeSlonik(
   }
   await setup.ready()
   const { createPool } = await import('slonik')
-  const scopes = new SlonikScopes(setup.router)
+  const scopes = new SlonikScopes(setup.router, configuration.transactionRetryLimit !== 0)
   const watching: Interceptor = { name: 'trunkline-failures', queryExecutionError: () => scopes.failed() }
   const lane = new SlonikLane(
     {
@@ -161,7 +162,7 @@ async function runOn<Result>(
     return result
   } catch (error) {
     if (intent === 'write') current?.pin()
-    if (intent === 'write' && isWriteRefused(causeOf(error))) lease.node.look()
+    if (intent === 'write' && isWriteRefused(driverErrorOf(error))) lease.node.look()
     lease.release(error as Error)
     throw error
   }
@@ -180,7 +181,7 @@ async function note(lease: Lease<Held>, intent: 'read' | 'write', session: Routi
   })
   const position = intent === 'write' ? positionAfterCommit(lease.node, row) : endOfRead(lease, row)
   if (position === undefined) {
-    if (intent === 'write') session.pin()
+    if (intent === 'write') session.pin(timelineWritten(lease))
   } else if (intent === 'write') session.unpin(position)
   else session.raise(position)
   return failure
@@ -201,10 +202,6 @@ function columnNames(text: string): string {
 
 function unanswered(): ConnectionError {
   return new ConnectionError('The server does not answer.', { code: 'connection_failed', retryable: true })
-}
-
-function causeOf(error: unknown): unknown {
-  return error instanceof Error && error.cause instanceof Error ? error.cause : error
 }
 
 /** One slonik pool for each server and kind of work. */
@@ -232,7 +229,7 @@ class SlonikLane implements Lane<Held> {
         taken.resolve(connection)
         await given.promise
       })
-      .catch((error: unknown) => taken.reject(causeOf(error)))
+      .catch((error: unknown) => taken.reject(driverErrorOf(error)))
     // slonik's line for a connection has no end. Whoever has left it does not keep what comes.
     const exhausted = (): Error => {
       given.resolve()

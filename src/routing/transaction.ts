@@ -11,7 +11,7 @@ import {
   serverFailuresMax,
   TransactionAbortedError,
 } from './errors.ts'
-import type { Node } from './node.ts'
+import { type Node, timelineWritten } from './node.ts'
 import { endOfRead, positionAfterCommit } from './position.ts'
 import { insertedStatement, replayedStatement } from './probe.ts'
 import type { Lease, Request } from './request.ts'
@@ -368,7 +368,7 @@ export class RoutedTransaction {
     }
     if (!wantsPosition) return
     this.#position = positionAfterCommit(lease.node, outcome.row)
-    if (this.#position === undefined) session?.pin()
+    if (this.#position === undefined) session?.pin(timelineWritten(lease))
     else session?.unpin(this.#position)
   }
 

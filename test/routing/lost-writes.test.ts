@@ -86,6 +86,31 @@ describeEachVersion('what a fail-over loses is told', (version) => {
     expect(await later.trunkline.read(ids, { after: kept })).toEqual([{ id: 1 }, { id: 3 }])
   })
 
+  test('a write whose position could not be asked for: its session is told after a fail-over, once', async () => {
+    await using fleet = await startFleet(version, 2)
+    await using routed = await route(fleet)
+    const { trunkline } = routed
+    await untilServing(trunkline, 2)
+    const { read, write: writePool } = trunkline.routing.pools()
+    for (const standby of fleet.standbys) await disconnect(standby)
+    await trunkline.routing.session(async (session) => {
+      const client = await writePool.connect()
+      await client.query(insert, [1])
+      fleet.primaryProxy.stall()
+      client.release()
+      await fleet.primary.postgres.stop('immediate')
+      await fleet.primaryProxy.cut()
+      await session.settled()
+      expect([session.isPinned, session.token]).toEqual([true, undefined])
+      await fleet.standbys[0]!.promote()
+      await eventually(() => trunkline.routing.status().primary === nameOf(fleet.replicaUrls[0]!), {
+        timeoutMs: 20_000,
+      })
+      expect(await errorOf(read.query('select id from item'))).toMatchObject({ code: 'write_lost' })
+      expect((await read.query('select id from item')).rows).toEqual([])
+    })
+  })
+
   test('the address of the primary leads to another server: its connections show it before a read with a token', async () => {
     await using fleet = await startFleet(version, 1)
     await using trunkline = createTrunkline({
