@@ -10,7 +10,7 @@ import type { ProjectionProcessOptions } from './projection-process.ts'
 import { type Counted, seenHandlers, seenTables } from './read-model.ts'
 
 /** How many events the property test writes. */
-const eventsMax = Number(process.env['TRUNKLINE_TEST_EVENTS'] ?? 1_500)
+const eventsMax = Number(process.env['TRUNKLINE_TEST_EVENTS'] ?? 300)
 const seed = Number(process.env['TRUNKLINE_TEST_SEED'] ?? Date.now() % 100_000)
 
 /** Writers at once: plain, early transaction ids, several streams, rollbacks, savepoints. Gives how many events were written. */
@@ -104,7 +104,7 @@ describeEachPostgres('a projection that is killed and rebuilt under writers', (s
 
   test(
     `after ${eventsMax} events it is what a replay is: none lost, none doubled, in order (seed ${seed})`,
-    { retry: 0, timeout: 60_000 + eventsMax * 60 },
+    { retry: 0, timeout: 120_000 + eventsMax * 100 },
     async () => {
       const random = randomOf(seed)
       const trunkline = open(database())
