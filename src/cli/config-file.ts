@@ -44,18 +44,8 @@ export async function loadConfigFile(given: string | undefined): Promise<ConfigF
     if (!isFine) throw wrong(path, `has a ${typeof value} for ${name}`, 'Set it to a string.')
   }
   checkSinks(path, (config as Record<string, unknown>)['sinks'])
-  const { replicaUrls } = config as { replicaUrls?: unknown }
-  if (replicaUrls !== undefined && !Array.isArray(replicaUrls)) {
-    throw wrong(path, `has a ${typeof replicaUrls} for replicaUrls`, 'Set it to a list of URLs.')
-  }
-  const { projections } = config as { projections?: unknown }
-  if (projections !== undefined && !Array.isArray(projections) && typeof projections !== 'function') {
-    throw wrong(
-      path,
-      `has a ${typeof projections} for projections`,
-      'Set it to a list of their options, or a function.',
-    )
-  }
+  checkReplicaUrls(path, (config as Record<string, unknown>)['replicaUrls'])
+  checkProjections(path, (config as Record<string, unknown>)['projections'])
   return config
 }
 
@@ -67,6 +57,16 @@ function checkSinks(path: string, sinks: unknown): void {
     if (typeof sink === 'object' && sink !== null && 'deliver' in sink) continue
     throw wrong(path, `has something for sinks.${name} that is no sink`, 'Set it to an object that implements Sink.')
   }
+}
+
+function checkReplicaUrls(path: string, urls: unknown): void {
+  if (urls === undefined || Array.isArray(urls)) return
+  throw wrong(path, `has a ${typeof urls} for replicaUrls`, 'Set it to a list of URLs.')
+}
+
+function checkProjections(path: string, projections: unknown): void {
+  if (projections === undefined || Array.isArray(projections) || typeof projections === 'function') return
+  throw wrong(path, `has a ${typeof projections} for projections`, 'Set it to a list of their options, or a function.')
 }
 
 async function importModule(path: string): Promise<{ default?: unknown }> {
