@@ -1451,33 +1451,22 @@ AS $function$
   )) as h
 $function$;
 
-CREATE OR REPLACE FUNCTION trunkline.event_line(e trunkline.event)
- RETURNS text
- LANGUAGE sql
- STABLE
-AS $function$
-  select '["' || e.position || '","' || e.id || '",' || e.version || ',' || pg_catalog.to_json(e.type) || ',' || e.schema_version
-    || ',' || (pg_catalog.date_part('epoch', e.created_at) * 1000)::pg_catalog.int8 || ',' || e.metadata || ',' || e.payload
-    || ',' || pg_catalog.to_json(e.aggregate_type) || ',' || pg_catalog.to_json(e.aggregate_id) || ']'
-$function$;
-
-CREATE OR REPLACE FUNCTION trunkline.event_line_short(e trunkline.event)
- RETURNS text
- LANGUAGE sql
- STABLE
-AS $function$
-  select '["' || e.position || '","' || e.id || '",' || e.version || ',' || pg_catalog.to_json(e.type) || ',' || e.schema_version
-    || ',' || (pg_catalog.date_part('epoch', e.created_at) * 1000)::pg_catalog.int8 || ',' || e.metadata || ',' || e.payload || ']'
-$function$;
-
 CREATE OR REPLACE FUNCTION trunkline.event_page(in_after bigint, in_settled bigint, in_types text[], in_categories text[], in_rows integer, in_bytes bigint, in_limit integer, OUT last_position bigint, OUT writers text[], OUT events text, OUT up_to bigint, OUT is_level boolean)
  RETURNS record
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+ SET plan_cache_mode TO 'force_generic_plan'
 AS $function$
 declare
   settled bigint := in_settled;
+  looked_at bigint;
+  given bigint;
+  bytes bigint;
+  first_given bigint;
+  last_given bigint;
   is_cut boolean;
+  is_all constant boolean := in_types is null and in_categories is null;
+  is_dense boolean;
 begin
   if pg_is_in_recovery() or current_setting('transaction_isolation') <> 'read committed' then
     raise exception using errcode = 'TL013',
@@ -1486,41 +1475,89 @@ begin
       hint = 'Read on the primary, outside of a transaction; leave default_transaction_isolation at read committed.';
   end if;
   select case when s.is_called then s.last_value else 0 end into last_position from event_position_seq as s;
-  writers := event_writers();
-  if writers = '{}' then
-    settled := last_position;
+  if in_settled - in_after < in_rows then
+    writers := event_writers();
+    if writers = '{}' then
+      settled := last_position;
+    end if;
   end if;
 
-  -- How far: as events follow each other without a gap, or below the mark, and as they fit.
-  select count(*) = in_rows or count(*) > count(*) filter (where b.fits), max(b.position) filter (where b.fits)
-  into is_cut, up_to
-  from (
-    select w.position, bool_and(w.follows) over o as is_settled, coalesce(sum(w.bytes) over p, 0) < in_bytes and count(w.bytes) over p < in_limit as fits
+  -- How far: mostly all of what is settled, or a whole page of it. Sizes are looked at first, which reads no payload that is stored
+  -- out of line.
+  if is_all then
+    select count(*), sum(b.bytes), min(b.position), max(b.position) into looked_at, bytes, first_given, up_to
     from (
-      select e.position,
-        e.position <= settled or e.position = 1 + greatest(settled, lag(e.position, 1, in_after) over (order by e.position)) as follows,
-        case
+      select e.position, pg_column_size(e.payload) as bytes
+      from event as e
+      where e.position > in_after and e.position <= least(settled, last_position)
+      order by e.position
+      limit in_rows
+    ) as b;
+    given := looked_at;
+    last_given := up_to;
+  else
+    select count(*), max(b.position), count(b.bytes), sum(b.bytes), min(b.position) filter (where b.bytes is not null),
+      max(b.position) filter (where b.bytes is not null)
+    into looked_at, up_to, given, bytes, first_given, last_given
+    from (
+      select e.position, case
           when (in_types is null or e.type = any (in_types)) and (in_categories is null or e.aggregate_type = any (in_categories))
           then pg_column_size(e.payload)
         end as bytes
       from event as e
-      where e.position > in_after and e.position <= last_position
+      where e.position > in_after and e.position <= least(settled, last_position)
       order by e.position
       limit in_rows
-    ) as w
-    window o as (order by w.position rows unbounded preceding),
-      p as (order by w.position rows between unbounded preceding and 1 preceding)
-  ) as b
-  where b.is_settled;
+    ) as b;
+  end if;
+  is_cut := looked_at = in_rows;
+  if (not is_cut and settled < last_position) or given > in_limit or bytes >= in_bytes then
+    -- As events follow each other without a gap, or below the mark, and as they fit.
+    select count(*) = in_rows or count(*) > count(*) filter (where b.fits), max(b.position) filter (where b.fits),
+      count(b.bytes) filter (where b.fits), min(b.position) filter (where b.fits and b.bytes is not null),
+      max(b.position) filter (where b.fits and b.bytes is not null)
+    into is_cut, up_to, given, first_given, last_given
+    from (
+      select w.position, w.bytes, bool_and(w.follows) over o as is_settled, coalesce(sum(w.bytes) over p, 0) < in_bytes and count(w.bytes) over p < in_limit as fits
+      from (
+        select e.position,
+          e.position <= settled or e.position = 1 + greatest(settled, lag(e.position, 1, in_after) over (order by e.position)) as follows,
+          case
+            when (in_types is null or e.type = any (in_types)) and (in_categories is null or e.aggregate_type = any (in_categories))
+            then pg_column_size(e.payload)
+          end as bytes
+        from event as e
+        where e.position > in_after and e.position <= last_position
+        order by e.position
+        limit in_rows
+      ) as w
+      window o as (order by w.position rows unbounded preceding),
+        p as (order by w.position rows between unbounded preceding and 1 preceding)
+    ) as b
+    where b.is_settled;
+  end if;
 
-  select '[' || string_agg(event_line(e), ',') || ']' into events
-  from (
-    select *
-    from event as e
-    where e.position > in_after and e.position <= event_page.up_to
-      and (in_types is null or e.type = any (in_types)) and (in_categories is null or e.aggregate_type = any (in_categories))
-    order by e.position
-  ) as e;
+  if given > 0 then
+    is_dense := last_given - first_given + 1 = given;
+    select concat(
+      '[["', string_agg(e.id::text, '","'), '"],',
+      case when is_dense then '"' || first_given || '"'
+        else '["' || string_agg(case when not is_dense then e.position::text end, '","') || '"]' end,
+      ',"', encode(string_agg(int8send(e.version), ''), 'hex'), '",', json_agg(e.type),
+      ',{', string_agg(case when e.schema_version <> 1 then '"' || e.position || '":' || e.schema_version end, ','),
+      '},"', encode(string_agg(timestamptz_send(e.created_at), ''), 'hex'),
+      '",[', string_agg(case when e.metadata = '{}' then '0' else e.metadata::text end, ','),
+      '],[', string_agg(e.payload::text, ','), '],', json_agg(e.aggregate_type), ',', json_agg(e.aggregate_id), ']'
+    )
+    into events
+    from (
+      select *
+      from event as e
+      where e.position between first_given and last_given
+        and (is_all or ((in_types is null or e.type = any (in_types)) and (in_categories is null or e.aggregate_type = any (in_categories))))
+      order by e.position
+    ) as e;
+  end if;
   up_to := case when is_cut then up_to else greatest(in_after, settled, up_to) end;
   is_level := not is_cut and up_to = greatest(in_after, last_position);
 end
@@ -1531,51 +1568,71 @@ CREATE OR REPLACE FUNCTION trunkline.event_stream_page(in_type text, in_id text,
  LANGUAGE plpgsql
  STABLE
  SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+ SET plan_cache_mode TO 'force_generic_plan'
 AS $function$
 declare
-  found_rows bigint;
-  fitting bigint;
+  total bigint;
+  bytes bigint;
+  low bigint;
+  high bigint;
+  is_dense boolean;
 begin
   if in_backward then
-    select count(*), 1 + count(*) filter (where b.bytes < in_bytes) into found_rows, fitting
+    select count(*), sum(b.bytes), min(b.version), max(b.version) into total, bytes, low, high
     from (
-      select sum(pg_column_size(e.payload)) over (order by e.version desc rows unbounded preceding) as bytes
+      select e.version, pg_column_size(e.payload) as bytes
       from event as e
       where e.aggregate_type = in_type and e.aggregate_id = in_id and e.version between in_from and in_to
         and (in_as_of is null or e.created_at <= in_as_of)
       order by e.version desc
       limit in_rows
     ) as b;
-    select '[' || string_agg(event_line_short(e), ',') || ']' into events
-    from (
-      select *
-      from event as e
-      where e.aggregate_type = in_type and e.aggregate_id = in_id and e.version between in_from and in_to
-        and (in_as_of is null or e.created_at <= in_as_of)
-      order by e.version desc
-      limit least(in_rows, fitting)
-    ) as e;
   else
-    select count(*), 1 + count(*) filter (where b.bytes < in_bytes) into found_rows, fitting
+    select count(*), sum(b.bytes), min(b.version), max(b.version) into total, bytes, low, high
     from (
-      select sum(pg_column_size(e.payload)) over (order by e.version rows unbounded preceding) as bytes
+      select e.version, pg_column_size(e.payload) as bytes
       from event as e
       where e.aggregate_type = in_type and e.aggregate_id = in_id and e.version between in_from and in_to
         and (in_as_of is null or e.created_at <= in_as_of)
       order by e.version
       limit in_rows
     ) as b;
-    select '[' || string_agg(event_line_short(e), ',') || ']' into events
+  end if;
+  is_last := total < in_rows;
+  if bytes >= in_bytes then
+    -- One event at least, and the one with which it is too much.
+    select count(*), min(b.version), max(b.version), is_last and count(*) = total into total, low, high, is_last
+    from (
+      select e.version, sum(pg_column_size(e.payload)) over w as bytes
+      from event as e
+      where e.aggregate_type = in_type and e.aggregate_id = in_id and e.version between low and high
+        and (in_as_of is null or e.created_at <= in_as_of)
+      window w as (order by case when in_backward then -e.version else e.version end rows between unbounded preceding and 1 preceding)
+    ) as b
+    where coalesce(b.bytes, 0) < in_bytes;
+  end if;
+
+  if total > 0 then
+    is_dense := high - low + 1 = total;
+    select concat(
+      '[["', string_agg(e.id::text, '","'), '"],["', string_agg(e.position::text, '","'), '"],',
+      case when is_dense then low::text
+        else '"' || encode(string_agg(case when not is_dense then int8send(e.version) end, ''), 'hex') || '"' end,
+      ',', json_agg(e.type),
+      ',{', string_agg(case when e.schema_version <> 1 then '"' || e.position || '":' || e.schema_version end, ','),
+      '},"', encode(string_agg(timestamptz_send(e.created_at), ''), 'hex'),
+      '",[', string_agg(case when e.metadata = '{}' then '0' else e.metadata::text end, ','),
+      '],[', string_agg(e.payload::text, ','), ']]'
+    )
+    into events
     from (
       select *
       from event as e
-      where e.aggregate_type = in_type and e.aggregate_id = in_id and e.version between in_from and in_to
+      where e.aggregate_type = in_type and e.aggregate_id = in_id and e.version between low and high
         and (in_as_of is null or e.created_at <= in_as_of)
       order by e.version
-      limit least(in_rows, fitting)
     ) as e;
   end if;
-  is_last := found_rows < in_rows and fitting > found_rows;
 end
 $function$;
 
@@ -1854,7 +1911,7 @@ begin
   execute format('grant select, insert, update, delete on reader to %I', role);
   -- rotate() runs as its owner and does nothing that is not due: whoever reads keeps the log bounded.
   execute format(
-    'grant execute on function decodable, event_line, event_line_short, event_page, event_stream_page, event_streams, event_writers, find_table, first_xid, is_covered, key_slot, log_identity, inbox_clean, log_page, log_slot, message_id, missing_triggers, next_tick, '
+    'grant execute on function decodable, event_page, event_stream_page, event_streams, event_writers, find_table, first_xid, is_covered, key_slot, log_identity, inbox_clean, log_page, log_slot, message_id, missing_triggers, next_tick, '
     || 'open_writers, rotate, standing_triggers, table_fingerprint, table_tree, tick_xids, topic_rules, '
     || 'topic_signature, wake_key, wake_mode, wanted_triggers to %I',
     role

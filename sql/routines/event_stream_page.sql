@@ -1,9 +1,8 @@
--- Events of a stream from one version to another (both included), forward or backward, as a JSON list of event_line_short(): at
--- most in_rows, and no further ones once their payloads, as they are stored, have in_bytes. events is null where there are none;
--- is_last: nothing comes after them.
+-- Events of a stream from one version to another (both included), forward or backward: a page of at most in_rows, and of no further
+-- ones once their payloads, as they are stored, have in_bytes. events: as event_page() gives them, always in the order of versions;
+-- null where there are none. is_last: nothing comes after them.
 --
--- Sizes are looked at first, which reads no payload that is stored out of line. The aggregate takes its rows as the ordered
--- subquery gives them: an ORDER BY of its own would sort them once more.
+-- Sizes are looked at first, which reads no payload that is stored out of line.
 create or replace function :"schema".event_stream_page(
   in_type text,
   in_id text,
@@ -19,51 +18,72 @@ create or replace function :"schema".event_stream_page(
 language plpgsql
 stable
 set search_path = pg_catalog, :"schema", pg_temp
+-- Planning for each page would cost more than it finds: the index serves any range.
+set plan_cache_mode = force_generic_plan
 as $function$
 declare
-  found_rows bigint;
-  fitting bigint;
+  total bigint;
+  bytes bigint;
+  low bigint;
+  high bigint;
+  is_dense boolean;
 begin
   if in_backward then
-    select count(*), 1 + count(*) filter (where b.bytes < in_bytes) into found_rows, fitting
+    select count(*), sum(b.bytes), min(b.version), max(b.version) into total, bytes, low, high
     from (
-      select sum(pg_column_size(e.payload)) over (order by e.version desc rows unbounded preceding) as bytes
+      select e.version, pg_column_size(e.payload) as bytes
       from event as e
       where e.aggregate_type = in_type and e.aggregate_id = in_id and e.version between in_from and in_to
         and (in_as_of is null or e.created_at <= in_as_of)
       order by e.version desc
       limit in_rows
     ) as b;
-    select '[' || string_agg(event_line_short(e), ',') || ']' into events
-    from (
-      select *
-      from event as e
-      where e.aggregate_type = in_type and e.aggregate_id = in_id and e.version between in_from and in_to
-        and (in_as_of is null or e.created_at <= in_as_of)
-      order by e.version desc
-      limit least(in_rows, fitting)
-    ) as e;
   else
-    select count(*), 1 + count(*) filter (where b.bytes < in_bytes) into found_rows, fitting
+    select count(*), sum(b.bytes), min(b.version), max(b.version) into total, bytes, low, high
     from (
-      select sum(pg_column_size(e.payload)) over (order by e.version rows unbounded preceding) as bytes
+      select e.version, pg_column_size(e.payload) as bytes
       from event as e
       where e.aggregate_type = in_type and e.aggregate_id = in_id and e.version between in_from and in_to
         and (in_as_of is null or e.created_at <= in_as_of)
       order by e.version
       limit in_rows
     ) as b;
-    select '[' || string_agg(event_line_short(e), ',') || ']' into events
+  end if;
+  is_last := total < in_rows;
+  if bytes >= in_bytes then
+    -- One event at least, and the one with which it is too much.
+    select count(*), min(b.version), max(b.version), is_last and count(*) = total into total, low, high, is_last
+    from (
+      select e.version, sum(pg_column_size(e.payload)) over w as bytes
+      from event as e
+      where e.aggregate_type = in_type and e.aggregate_id = in_id and e.version between low and high
+        and (in_as_of is null or e.created_at <= in_as_of)
+      window w as (order by case when in_backward then -e.version else e.version end rows between unbounded preceding and 1 preceding)
+    ) as b
+    where coalesce(b.bytes, 0) < in_bytes;
+  end if;
+
+  if total > 0 then
+    is_dense := high - low + 1 = total;
+    select concat(
+      '[["', string_agg(e.id::text, '","'), '"],["', string_agg(e.position::text, '","'), '"],',
+      case when is_dense then low::text
+        else '"' || encode(string_agg(case when not is_dense then int8send(e.version) end, ''), 'hex') || '"' end,
+      ',', json_agg(e.type),
+      ',{', string_agg(case when e.schema_version <> 1 then '"' || e.position || '":' || e.schema_version end, ','),
+      '},"', encode(string_agg(timestamptz_send(e.created_at), ''), 'hex'),
+      '",[', string_agg(case when e.metadata = '{}' then '0' else e.metadata::text end, ','),
+      '],[', string_agg(e.payload::text, ','), ']]'
+    )
+    into events
     from (
       select *
       from event as e
-      where e.aggregate_type = in_type and e.aggregate_id = in_id and e.version between in_from and in_to
+      where e.aggregate_type = in_type and e.aggregate_id = in_id and e.version between low and high
         and (in_as_of is null or e.created_at <= in_as_of)
       order by e.version
-      limit least(in_rows, fitting)
     ) as e;
   end if;
-  is_last := found_rows < in_rows and fitting > found_rows;
 end
 $function$;
 

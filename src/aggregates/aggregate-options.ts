@@ -1,4 +1,4 @@
-import { InvalidInputError } from '../core/index.ts'
+import { InvalidInputError, shown } from '../core/index.ts'
 import { type EventMetadata, streamParts } from '../events/index.ts'
 import type { EventDefinitions } from './event-catalog.ts'
 import type { AnyUpcaster, CheckedUpcasters, UpcastEvent } from './upcaster.ts'
@@ -97,10 +97,7 @@ export function checkAggregateOptions(options: {
     const value: unknown = options[name]
     if (value === undefined || (Number.isSafeInteger(value) && (value as number) >= min && (value as number) < 2 ** 31))
       continue
-    throw invalid(
-      `${name} of aggregate "${options.type}" is ${JSON.stringify(value) ?? typeof value}`,
-      `Pass a whole number from ${min} on.`,
-    )
+    throw invalid(`${name} of aggregate "${options.type}" is ${shown(value)}`, `Pass a whole number from ${min} on.`)
   }
 }
 

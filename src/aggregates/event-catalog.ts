@@ -1,4 +1,4 @@
-import { InvalidInputError, JsonText, jsonText } from '../core/index.ts'
+import { InvalidInputError, JsonText, jsonText, messageOf } from '../core/index.ts'
 import { type NewEvent, newEventId, type RecordedEvent } from '../events/index.ts'
 import { EventError, type EventPlace } from './event-error.ts'
 import type { FieldPath } from './field-path.ts'
@@ -118,8 +118,8 @@ export class EventCatalog {
   async checkPayloads(events: readonly RecordedEvent[], excused: ReadonlySet<string>): Promise<void> {
     if (!this.isReadChecked) return
     for (const event of events) {
-      const schema = this.#definitions?.get(event.type)?.schema
-      if (schema !== undefined && !excused.has(event.id)) await checkPayload(schema, event.payload, event)
+      const definition = this.#definitions?.get(event.type)
+      if (definition !== undefined && !excused.has(event.id)) await checkPayload(definition, event.payload, event)
     }
   }
 
@@ -141,8 +141,8 @@ export class EventCatalog {
     refuseBoxes(stream, type, plain)
     const prepared = withId({ ...event, schemaVersion })
     const definition = this.#definitions?.get(type)
-    if (definition?.schema !== undefined && !isOld) {
-      await checkPayload(definition.schema, plain, { type, stream, schemaVersion, id: prepared.id })
+    if (definition !== undefined && !isOld) {
+      await checkPayload(definition, plain, { type, stream, schemaVersion, id: prepared.id })
     }
     return { event: prepared, plain, personal: personalOf(definition, stream, type, plain) }
   }
@@ -202,9 +202,24 @@ function personalOf(
 ): readonly PersonalFields[] {
   if (definition === undefined || typeof payload !== 'object' || payload === null) return []
   return definition.personal.map(({ fields, subject }) => ({
-    subject: checkSubject(subject(payload, stream), `Event "${type}" for stream ${stream}`),
+    subject: checkSubject(subjectOf(subject, { stream, type, payload }), `Event "${type}" for stream ${stream}`),
     paths: fields,
   }))
+}
+
+function subjectOf(
+  subject: Definition['personal'][number]['subject'],
+  { stream, type, payload }: { readonly stream: string; readonly type: string; readonly payload: unknown },
+): unknown {
+  try {
+    return subject(payload, stream)
+  } catch (error) {
+    throw new EventError({ type, stream }, `the subject of its personal data cannot be told: ${messageOf(error)}.`, {
+      code: 'invalid_payload',
+      hint: 'Mend the payload, or `subject` in the definition of the event.',
+      cause: error,
+    })
+  }
 }
 
 function isEvent(event: unknown): event is NewEvent {
@@ -220,8 +235,19 @@ function withId<Event extends NewEvent>(event: Event): Event & { readonly id: st
   return { ...event, id: typeof event?.id === 'string' ? event.id.toLowerCase() : newEventId() }
 }
 
-async function checkPayload(schema: StandardSchema, payload: unknown, place: EventPlace): Promise<void> {
-  const problems = await problemsOf(schema, payload)
+async function checkPayload(definition: Definition, payload: unknown, place: EventPlace): Promise<void> {
+  const { schema, personal } = definition
+  if (schema === undefined) return
+  const secret = personal.flatMap(({ fields }) => fields)
+  const problems = await problemsOf(schema, payload, secret).catch((error: unknown) => {
+    // What it says may be of the payload.
+    const why = secret.length === 0 ? `: ${messageOf(error)}` : ' (personal data is not told)'
+    throw new EventError(place, `its schema failed${why}.`, {
+      code: 'invalid_payload',
+      hint: 'A schema tells of a wrong payload by issues: mend it.',
+      cause: secret.length === 0 ? error : undefined,
+    })
+  })
   if (problems === undefined || problems.length === 0) return
   throw new EventError(place, `its payload is not as its schema wants it: ${joinProblems(problems)}.`, {
     code: 'invalid_payload',

@@ -25,11 +25,18 @@ export interface SchemaIssue {
 /** Issues that a message names, at most. */
 const issuesNamedMax = 5
 
-/** What is wrong with a value, each with its path; undefined: nothing. The value itself is never in it. */
-export async function problemsOf(schema: StandardSchema, value: unknown): Promise<string[] | undefined> {
+/**
+ * What is wrong with a value, each with its path; undefined: nothing. `secret`: paths of fields of which nothing may be told but
+ * where they are. Some libraries put the value into their messages.
+ */
+export async function problemsOf(
+  schema: StandardSchema,
+  value: unknown,
+  secret: readonly string[] = [],
+): Promise<string[] | undefined> {
   const answer = schema['~standard'].validate(value)
   const result = answer instanceof Promise ? await answer : answer
-  return result.issues?.map(describe)
+  return result.issues?.map((issue) => describe(issue, secret))
 }
 
 /** A list of problems as one text. */
@@ -38,7 +45,12 @@ export function joinProblems(problems: readonly string[]): string {
   return problems.length > issuesNamedMax ? `${named}; and ${problems.length - issuesNamedMax} more` : named
 }
 
-function describe({ message, path = [] }: SchemaIssue): string {
-  const keys = path.map((part) => String(typeof part === 'object' ? part.key : part))
-  return keys.length === 0 ? message : `${keys.join('.')}: ${message}`
+function describe({ message, path = [] }: SchemaIssue, secret: readonly string[]): string {
+  const place = path.map((part) => String(typeof part === 'object' ? part.key : part)).join('.')
+  // An issue of what a secret field is in may be about it, too.
+  const isSecret = secret.some(
+    (field) => place === '' || `${place}.`.startsWith(`${field}.`) || field.startsWith(`${place}.`),
+  )
+  if (isSecret) return `${place === '' ? 'the payload' : place}: not as it should be (personal data is not told)`
+  return place === '' ? message : `${place}: ${message}`
 }

@@ -1,4 +1,4 @@
-import { InvalidInputError, jsonText } from '../core/index.ts'
+import { InvalidInputError, jsonText, shown } from '../core/index.ts'
 import { type Queryable, quoteIdentifier } from '../postgres/index.ts'
 import { newEventId } from './event-id.ts'
 import type { AppendResult, EventMetadata, ExpectedVersion, NewEvent, RecordedEvent } from './event.ts'
@@ -152,9 +152,10 @@ function compare(one: string, other: string): number {
 export function checkExpected(stream: string, expected: unknown): ExpectedVersion {
   if (expected === 'any' || expected === 'no-stream' || expected === 'stream-exists') return expected
   const isNumber = typeof expected === 'number' ? Number.isSafeInteger(expected) : typeof expected === 'bigint'
-  if (isNumber && (expected as number | bigint) >= 0) return expected as number | bigint
-  const shown = typeof expected === 'bigint' ? `${expected}n` : (JSON.stringify(expected) as string | undefined)
-  throw new InvalidInputError(`Appending to ${stream}: the expected version is ${shown ?? typeof expected}.`, {
+  if (isNumber && (expected as number | bigint) >= 0 && (expected as number | bigint) < 2n ** 63n) {
+    return expected as number | bigint
+  }
+  throw new InvalidInputError(`Appending to ${stream}: the expected version is ${shown(expected)}.`, {
     code: 'invalid_expected_version',
     hint: "Expected a whole number from 0 on, 'any', 'no-stream' or 'stream-exists'.",
     details: { stream },
@@ -192,10 +193,10 @@ function problemOf({ type, id, schemaVersion = 1, metadata }: NewEvent): { found
     }
   }
   if (!Number.isSafeInteger(schemaVersion) || schemaVersion < 1 || schemaVersion >= 2 ** 31) {
-    return { found: `schemaVersion ${JSON.stringify(schemaVersion)}`, hint: 'Expected a whole number from 1 on.' }
+    return { found: `schemaVersion ${shown(schemaVersion)}`, hint: 'Expected a whole number from 1 on.' }
   }
   if (id !== undefined && !isUuid(id)) {
-    return { found: `the id ${JSON.stringify(id)}`, hint: 'Expected a uuid, for example of crypto.randomUUID().' }
+    return { found: `the id ${shown(id)}`, hint: 'Expected a uuid, for example of crypto.randomUUID().' }
   }
   if (metadata !== undefined && !isObject(metadata)) {
     return { found: 'metadata that is no object', hint: 'Pass an object of names and JSON values.' }

@@ -1,5 +1,5 @@
 import { DatabaseError } from 'pg'
-import { InvalidInputError, TrunklineError } from '../core/index.ts'
+import { InvalidInputError, messageOf, TrunklineError } from '../core/index.ts'
 import { sqlStateOf, toTrunklineError } from '../postgres/index.ts'
 import type { ExpectedVersion } from './event.ts'
 
@@ -61,6 +61,13 @@ export function eventError(error: unknown, doing: string, schema: string): Trunk
       code: 'schema_missing',
       hint: 'Run: trunkline migrate (or call migrate()) as the owner of the schema.',
       details: { schema },
+      cause: error,
+    })
+  }
+  if (state === '22007' || state === '22008') {
+    return new InvalidInputError(`${doing}: ${messageOf(error)}.`, {
+      code: 'invalid_option',
+      hint: "Expected a Date, or a time as text: '2026-03-01', '2026-03-01 12:00+00'.",
       cause: error,
     })
   }

@@ -1,10 +1,10 @@
-import { InvalidInputError } from '../core/index.ts'
+import { InvalidInputError, jsonText } from '../core/index.ts'
 import { type Queryable, quoteIdentifier } from '../postgres/index.ts'
 import type { FetchPage } from './event-reading.ts'
 import { eventsOf } from './event.ts'
 import { timeText, wholeNumber } from './read-stream.ts'
 import { type EventFilter, SettledReader } from './settled-reader.ts'
-import { type Stream, streamParts } from './stream.ts'
+import { type Stream, type StreamParts, streamParts } from './stream.ts'
 
 export interface ReadAllOptions extends EventFilter {
   /** Read on after this position: of the last event that was read before. Default: from the beginning. */
@@ -67,11 +67,12 @@ export function queryEvents(schema: string, query: EventQuery): (db: Queryable) 
     query.types ?? null,
     timeText('Querying events', 'from', query.from),
     timeText('Querying events', 'to', query.to),
-    query.metadata === undefined ? null : JSON.stringify(query.metadata),
+    query.metadata === undefined ? null : jsonText('metadata of a query', query.metadata),
   ]
-  const text = `select '[' || string_agg(s.line, ',') || ']' as events, count(*)::integer as count, max(s.position)::text as high, min(s.position)::text as low
+  const text = `select
+      ${eventColumns} as events, count(*)::integer as count, max(e.position)::text as high, min(e.position)::text as low
     from (
-      select e.position, ${quoteIdentifier(schema)}.event_line(e) as line
+      select *
       from ${quoteIdentifier(schema)}.event as e
       where e.position ${isBackward ? '<' : '>'} $7::bigint
         and ($1::text is null or e.aggregate_type = $1::text)
@@ -82,7 +83,8 @@ export function queryEvents(schema: string, query: EventQuery): (db: Queryable) 
         and ($6::jsonb is null or e.metadata @> $6::jsonb)
       order by e.position ${isBackward ? 'desc' : ''}
       limit $8::integer
-    ) as s`
+    ) as e`
+  if (isImpossible(stream, query)) return () => async () => Promise.resolve({ events: [], isLast: true })
   return (db) => {
     let [from, left] = [isBackward ? positionMax : 0n, limit]
     return async (rowsMax) => {
@@ -95,6 +97,22 @@ export function queryEvents(schema: string, query: EventQuery): (db: Queryable) 
     }
   }
 }
+
+/** All conditions must be met, and no event is of two streams. */
+function isImpossible(stream: StreamParts | undefined, { aggregateType, aggregateId }: EventQuery): boolean {
+  if (stream === undefined) return false
+  return (aggregateType ?? stream.type) !== stream.type || (aggregateId ?? stream.id) !== stream.id
+}
+
+/** As `event_page()` writes them; null without any. */
+const eventColumns = `case when count(*) > 0 then concat(
+        '[["', string_agg(e.id::text, '","'), '"],["', string_agg(e.position::text, '","'),
+        '"],"', encode(string_agg(int8send(e.version), ''), 'hex'), '",', json_agg(e.type),
+        ',{', string_agg(case when e.schema_version <> 1 then '"' || e.position || '":' || e.schema_version end, ','),
+        '},"', encode(string_agg(timestamptz_send(e.created_at), ''), 'hex'),
+        '",[', string_agg(case when e.metadata = '{}' then '0' else e.metadata::text end, ','),
+        '],[', string_agg(e.payload::text, ','), '],', json_agg(e.aggregate_type), ',', json_agg(e.aggregate_id), ']'
+      ) end`
 
 /** Events of one page of a query. */
 const queryRowsMax = 200

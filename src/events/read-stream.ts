@@ -1,5 +1,5 @@
 import type { Connection } from '../adapters/index.ts'
-import { InvalidInputError } from '../core/index.ts'
+import { InvalidInputError, shown } from '../core/index.ts'
 import { type Queryable, quoteIdentifier } from '../postgres/index.ts'
 import type { FetchPage } from './event-reading.ts'
 import { eventsOf } from './event.ts'
@@ -43,7 +43,7 @@ export function readStream(
   const asOf = timeText(`Reading ${name}`, 'asOf', options.asOf)
   const isBackward = options.direction === 'backward'
   if (options.direction !== undefined && !isBackward && options.direction !== 'forward') {
-    throw invalid(`Reading ${name}: direction is ${JSON.stringify(options.direction)}`, "'forward' or 'backward'")
+    throw invalid(`Reading ${name}: direction is ${shown(options.direction)}`, "'forward' or 'backward'")
   }
   const text = `select p.events, p.is_last from ${quoteIdentifier(schema)}.event_stream_page(
     $1::text, $2::text, $3::bigint, $4::bigint, $5::timestamptz, $6::boolean, $7::integer, $8::bigint) as p`
@@ -55,6 +55,7 @@ export function readStream(
       const values = [stream.type, stream.id, low, high, asOf, isBackward, rows, pageBytesMax]
       const [row] = (await db.query<PageRow>(text, values)).rows
       const events = eventsOf(row?.events, stream)
+      if (isBackward) events.reverse()
       left -= events.length
       const last = events.at(-1)
       if (last !== undefined && isBackward) high = last.version - 1
@@ -68,10 +69,7 @@ export function readStream(
 export function wholeNumber(name: string, option: string, value: unknown, min: number): number | undefined {
   if (value === undefined) return undefined
   if (typeof value === 'number' && Number.isSafeInteger(value) && value >= min) return value
-  throw invalid(
-    `Reading ${name}: ${option} is ${JSON.stringify(value) ?? typeof value}`,
-    `a whole number from ${min} on`,
-  )
+  throw invalid(`Reading ${name}: ${option} is ${shown(value)}`, `a whole number from ${min} on`)
 }
 
 /** A time as text for the server. @throws InvalidInputError `invalid_option`. */

@@ -29,7 +29,8 @@ export interface SettledPage {
 
 interface PageRow extends Record<string, unknown> {
   readonly last_position: string
-  readonly writers: string[]
+  /** Null: the server did not look. */
+  readonly writers: string[] | null
   readonly events: string | null
   readonly up_to: string
   readonly is_level: boolean
@@ -89,7 +90,7 @@ export class SettledReader {
       ],
     )
     const row = rows[0] as PageRow
-    this.#writers.add(BigInt(row.last_position), row.writers)
+    if (row.writers !== null) this.#writers.add(BigInt(row.last_position), row.writers)
     const upTo = BigInt(row.up_to)
     const hasMore = !row.is_level && (upTo > after || this.#writers.settled > upTo)
     const lastPosition = BigInt(row.last_position)

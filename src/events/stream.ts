@@ -1,4 +1,4 @@
-import { InvalidInputError } from '../core/index.ts'
+import { InvalidInputError, shown } from '../core/index.ts'
 
 /** A stream: the events of one aggregate. As text `type-id`: the first `-` divides; without one the id is empty. */
 export type Stream = string | StreamParts
@@ -40,8 +40,7 @@ function split(name: string): StreamParts {
 }
 
 function invalid(stream: unknown, found: string): InvalidInputError {
-  const shown = (JSON.stringify(stream) as string | undefined) ?? String(stream)
-  return new InvalidInputError(`The stream ${shown.length > 120 ? `${shown.slice(0, 120)}…` : shown} ${found}.`, {
+  return new InvalidInputError(`The stream ${shown(stream)} ${found}.`, {
     code: 'invalid_stream',
     hint: 'Write it as "type-id", for example "order-17", or as { type: "order", id: "17" }.',
   })

@@ -1,4 +1,5 @@
 import { type Queryable, quoteIdentifier } from '../postgres/index.ts'
+import { wholeNumber } from './read-stream.ts'
 import { streamName } from './stream.ts'
 
 /** One stream, from afar. */
@@ -37,6 +38,7 @@ export async function* listStreams(
   schema: string,
   { category, limit = Number.POSITIVE_INFINITY }: StreamsOptions,
 ): AsyncIterableIterator<StreamSummary> {
+  wholeNumber('streams', 'limit', limit === Number.POSITIVE_INFINITY ? undefined : limit, 1)
   let last: StreamRow | undefined
   for (let left = limit; left > 0;) {
     const rowsMax = Math.min(left, pageStreams)

@@ -1,4 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto'
+import { inspect } from 'node:util'
 import { expect, test } from 'vitest'
 import {
   type Aggregate,
@@ -403,6 +404,48 @@ describeEachPostgres('forgetting', (server) => {
     const { people: all } = people()
     const id = bench.newId()
     await expect(all.handle(id, () => registered(null as never))).rejects.toMatchObject({ code: 'invalid_subject' })
+    expect((await all.load(id)).version).toBe(0)
+  })
+
+  test.each<[string, (value: unknown) => unknown]>([
+    ['an issue of the field', (value) => ({ issues: [{ message: `was ${String(value)}`, path: ['name'] }] })],
+    ['an issue of all', (value) => ({ issues: [{ message: `was ${String(value)}` }] })],
+    [
+      'an error',
+      (value) => {
+        throw new Error(`was ${String(value)}`)
+      },
+    ],
+  ])('what a schema says of personal data is told to nobody: %s', async (_, answer) => {
+    const { events } = bench.open()
+    const schema = {
+      '~standard': {
+        version: 1 as const,
+        vendor: 'test',
+        validate: (payload: unknown) => answer((payload as { name: string }).name) as { issues: [] },
+      },
+    }
+    events.declare({
+      type: 'person',
+      events: {
+        registered: {
+          schema,
+          personal: { fields: ['name'], subject: (payload: { personId: string }) => payload.personId },
+        },
+      },
+    } as never)
+    const id = bench.newId()
+    const error = await events.append(`person-${id}`, 0, registered(id)).catch((thrown: unknown) => thrown)
+    expect(error).toMatchObject({ code: 'invalid_payload', eventType: 'registered', stream: `person-${id}` })
+    expect(inspect(error, { depth: 20 })).not.toContain(secretName.slice(0, 4))
+    expect(await events.read(`person-${id}`)).toEqual([])
+  })
+
+  test('a subject that cannot be told names event and stream', async () => {
+    const { people: all } = people()
+    const id = bench.newId()
+    const failing = all.handle(id, () => ({ type: 'registered', payload: null as never }))
+    await expect(failing).rejects.toMatchObject({ stream: `person-${id}` })
     expect((await all.load(id)).version).toBe(0)
   })
 })

@@ -245,6 +245,13 @@ describeEachPostgres('upcasters and schemas', (server) => {
     await expect(orders.handle(id, () => ({ type: 'shipped', payload: { carrier: 'x' } }))).rejects.toThrow(
       'carrier.name: no carrier',
     )
+    const thrower = {
+      '~standard': { version: 1 as const, vendor: 'test', validate: () => Promise.reject(new Error('broken rule')) },
+    }
+    events.declare({ type: 'order', events: { opened: { schema: thrower } } })
+    const broken = events.append(stream, 'any', opened)
+    await expect(broken).rejects.toMatchObject({ code: 'invalid_payload', eventType: 'opened', stream })
+    await expect(broken).rejects.toThrow('broken rule')
     // A Date becomes a text when it is stored, and is one for the schema.
     await expect(orders.handle(id, () => added(new Date(0) as never, Number.NaN))).rejects.toMatchObject({
       code: 'invalid_event',

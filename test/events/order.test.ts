@@ -190,8 +190,14 @@ describeEachPostgres('the order of all events', (server) => {
     const reader = events.settledReader({ types: ['rare'], categories: ['wanted', 'nobody'] })
     const page = await reader.next(after, 1)
     expect(typesOf(page.events)).toEqual(['wanted-1 rare'])
-    expect(page.hasMore).toBe(true)
-    expect(await reader.next(page.upTo, 1)).toMatchObject({ events: [], upTo: BigInt(last.position), isLevel: true })
+    expect(page).toMatchObject({ hasMore: false, upTo: BigInt(last.position), isLevel: true })
+    const happened = events.settledReader({ types: ['happened'], categories: ['wanted'] })
+    const cut = await happened.next(after, 2)
+    expect(typesOf(cut.events)).toEqual(['wanted-1 happened', 'wanted-1 happened'])
+    expect(cut).toMatchObject({ hasMore: true, isLevel: false })
+    const rest = await happened.next(cut.upTo, 2)
+    expect(typesOf(rest.events)).toEqual(['wanted-2 happened'])
+    expect(rest).toMatchObject({ hasMore: false, upTo: BigInt(last.position), isLevel: true })
     expect(typesOf(await events.readAll({ after, categories: ['wanted'] }))).toEqual([
       'wanted-1 happened',
       'wanted-1 rare',

@@ -126,6 +126,14 @@ describeEachPostgres('reading events', (server) => {
     expect(await events.query({ aggregateType: 'audits', direction: 'backward' })).toHaveLength(300)
   })
 
+  test('a query whose conditions no event can meet gives none', async () => {
+    const events = open()
+    await events.append('both-1', 'any', numbered(2))
+    expect(await events.query({ stream: 'both-1', aggregateType: 'both', aggregateId: '1' })).toHaveLength(2)
+    expect(await events.query({ stream: 'both-1', aggregateType: 'other' })).toEqual([])
+    expect(await events.query({ stream: 'both-1', aggregateId: '2' })).toEqual([])
+  })
+
   test('streams, by name', async () => {
     const events = open()
     const ids = Array.from({ length: 25 }, (_, n) => String(n))
@@ -189,6 +197,15 @@ describeEachPostgres('reading events', (server) => {
     ['no events', (e) => e.append('bad-1', 0, []), 'invalid_event', /bad-1: there are 0/],
     ['a version below 0', (e) => e.append('bad-1', -1, numbered(1)), 'invalid_expected_version', /bad-1.*-1/],
     ['half a version', (e) => e.append('bad-1', 1.5, numbered(1)), 'invalid_expected_version', /1\.5/],
+    ['no number', (e) => e.append('bad-1', Number.NaN, numbered(1)), 'invalid_expected_version', /bad-1.*NaN/],
+    ['a version past all', (e) => e.append('bad-1', 10n ** 30n, numbered(1)), 'invalid_expected_version', /bad-1.*0n/],
+    ['an object', (e) => e.append('bad-1', { at: 5n } as never, numbered(1)), 'invalid_expected_version', /bad-1.*5n/],
+    [
+      'an id that is a bigint',
+      (e) => e.append({ type: 'bad', id: 17n as never }, 0, numbered(1)),
+      'invalid_stream',
+      /17n/,
+    ],
     ['another word', (e) => e.append('bad-1', 'new' as 'any', numbered(1)), 'invalid_expected_version', /"new"/],
     [
       'no type',
@@ -221,10 +238,30 @@ describeEachPostgres('reading events', (server) => {
       /schemaVersion 0/,
     ],
     [
+      'a form that is a bigint',
+      (e) => e.append('bad-1', 0, { type: 'a', payload: 1, schemaVersion: 2n as never }),
+      'invalid_event',
+      /bad-1, event 1 \(a\).*2n/,
+    ],
+    [
       'a bad limit',
       (e) => Promise.resolve().then(() => e.read('bad-1', { limit: 0 })),
       'invalid_option',
       /bad-1: limit is 0/,
+    ],
+    [
+      'a version to read from that is a bigint',
+      (e) => Promise.resolve().then(() => e.read('bad-1', { fromVersion: 5n as never })),
+      'invalid_option',
+      /bad-1: fromVersion is 5n/,
+    ],
+    ['no time', (e) => e.read('bad-1', { asOf: 'last week' }), 'invalid_option', /bad-1.*last week/],
+    ['no time of a query', (e) => e.query({ from: '2026-02-31' }), 'invalid_option', /2026-02-31/],
+    [
+      'a bad number of streams',
+      (e) => Array.fromAsync(e.streams({ limit: Number.NaN })),
+      'invalid_option',
+      /limit is NaN/,
     ],
     [
       'a bad position',
