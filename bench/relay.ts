@@ -1,8 +1,17 @@
+import { randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
+import { Admin, compatibilityPartitioner, type MessageToProduce, Producer } from '@platformatic/kafka'
 import { Logger, run as runWorker, runMigrations } from 'graphile-worker'
 import type pg from 'pg'
 import { PgBoss } from 'pg-boss'
-import { createTrunkline, type Delivery, type DeliveryOutcome, type Sink, type Trunkline } from '../src/index.ts'
+import {
+  createTrunkline,
+  type Delivery,
+  type DeliveryOutcome,
+  type Sink,
+  sinkFromUrl,
+  type Trunkline,
+} from '../src/index.ts'
 import type { BenchmarkContext, Figure } from './support/benchmark.ts'
 import { withClient } from './support/server.ts'
 import { median, quantile } from './support/statistics.ts'
@@ -170,7 +179,7 @@ export async function run(context: BenchmarkContext): Promise<readonly Figure[]>
       context.progress(`${who}: ${Math.round(perSecond)} events/s, p50 ${median(ms).toFixed(1)} ms`)
     }
   }
-  return [...compared(drained, latencies), ...(await backlogCost(context))]
+  return [...compared(drained, latencies), ...(await kafkaShare(context)), ...(await backlogCost(context))]
 }
 
 function compared(drained: ReadonlyMap<string, number[]>, latencies: ReadonlyMap<string, number[]>): Figure[] {
@@ -253,11 +262,113 @@ async function latency(url: string, contender: Contender, samples: number): Prom
   return found
 }
 
+/** Records in one request of the client: as many as the sink sends. */
+const kafkaRequestRecords = 500
+
+/** What the relay reaches to Kafka, beside the same client publishing the same records in batches of that size from memory. */
+async function kafkaShare(context: BenchmarkContext): Promise<Figure[]> {
+  const broker = process.env['TRUNKLINE_TEST_KAFKA']
+  if (broker === undefined) {
+    context.progress('no Kafka: run .ci/provide-brokers and set TRUNKLINE_TEST_KAFKA')
+    return []
+  }
+  const { host } = new URL(broker)
+  const count = context.isQuick ? 10_000 : 60_000
+  const url = await context.createDatabase()
+  await using trunkline = await trunklineOn(url)
+  const topic = `bench-${randomUUID()}`
+  const admin = new Admin({ clientId: 'bench', bootstrapBrokers: [host], retries: 20, retryDelay: 200 })
+  await admin.createTopics({ topics: [topic], partitions: 4, replicas: 1 })
+  const sent: Delivery[] = []
+  const [relayed, direct]: [number[], number[]] = [[], []]
+  try {
+    for (let round = 0; round < 3; round += 1) {
+      const sink = recording(sinkFromUrl(`kafka://${host}/${topic}`), sent)
+      relayed.push(await kafkaRelayRate(url, trunkline, sink, count))
+      direct.push(await kafkaDirectRate(host, topic, sent.splice(0)))
+      context.progress(
+        `Kafka: relayed ${Math.round(relayed.at(-1) ?? 0)}/s, direct ${Math.round(direct.at(-1) ?? 0)}/s`,
+      )
+    }
+  } finally {
+    await admin.deleteTopics({ topics: [topic] })
+    await admin.close()
+  }
+  return [
+    {
+      name: 'to Kafka: relayed / published from memory by the same client',
+      value: median(relayed.map((rate, round) => rate / (direct[round] ?? 1))),
+      unit: 'ratio',
+      target: { atLeast: 0.5 },
+    },
+    { name: 'to Kafka: relayed', value: median(relayed), unit: 'per second' },
+    { name: 'to Kafka: published from memory', value: median(direct), unit: 'per second' },
+  ]
+}
+
+/** Keeps what it delivers, for the client alone to publish afterwards. */
+function recording(sink: Sink, sent: Delivery[]): Sink {
+  return {
+    name: sink.name,
+    batchSizeMax: sink.batchSizeMax,
+    ...(sink.transport !== undefined && { transport: sink.transport }),
+    start: async () => sink.start(),
+    stop: async () => sink.stop(),
+    deliver: async (batch, signal) => {
+      sent.push(...batch)
+      return sink.deliver(batch, signal)
+    },
+  }
+}
+
+async function kafkaRelayRate(url: string, contender: Contender, sink: Sink, count: number): Promise<number> {
+  await withClient(url, (client) => contender.fill(client, count))
+  const trunkline = createTrunkline({ url })
+  const relay = trunkline.relay({ name: 'kafka', topics: ['order'], sink, format: 'cloudevents-binary' })
+  const all = Promise.withResolvers<void>()
+  let [seen, first, last] = [0, 0, 0]
+  relay.on('delivered', () => {
+    seen += 1
+    if (seen === 1) first = performance.now()
+    if (seen !== count) return
+    last = performance.now()
+    all.resolve()
+  })
+  await relay.start()
+  await withDeadline(all.promise, 'the relay delivers to Kafka')
+  await trunkline.stop()
+  return (count - 1) / ((last - first) / 1_000)
+}
+
+async function kafkaDirectRate(host: string, topic: string, deliveries: readonly Delivery[]): Promise<number> {
+  const producer = new Producer({
+    clientId: 'bench',
+    bootstrapBrokers: [host],
+    idempotent: true,
+    partitioner: (_message, key) => compatibilityPartitioner(_message, key),
+  })
+  const messages = deliveries.map(({ key, body, headers }): MessageToProduce => ({
+    topic,
+    ...(key !== null && { key: Buffer.from(key) }),
+    value: body,
+    headers: new Map(Object.entries(headers).map(([header, text]) => [Buffer.from(header), Buffer.from(text)])),
+  }))
+  await producer.send({ messages: messages.slice(0, 1) })
+  const start = performance.now()
+  for (let from = 0; from < messages.length; from += kafkaRequestRecords) {
+    await producer.send({ messages: messages.slice(from, from + kafkaRequestRecords) })
+  }
+  const rate = messages.length / ((performance.now() - start) / 1_000)
+  await producer.close()
+  return rate
+}
+
 /** What a delivery costs at the beginning of a small and of a large backlog. */
 async function backlogCost(context: BenchmarkContext): Promise<Figure[]> {
-  const [small, large] = [10_000, context.isQuick ? 200_000 : 2_000_000]
+  const [small, large] = [10_000, context.isQuick ? 200_000 : 5_000_000]
   const measured = 8_000
   const rates: number[][] = []
+  const heaps: number[] = []
   for (const backlog of [small, large]) {
     const url = await context.createDatabase()
     await using trunkline = await trunklineOn(url)
@@ -270,9 +381,10 @@ async function backlogCost(context: BenchmarkContext): Promise<Figure[]> {
       }
     })
     context.progress(`wrote a backlog of ${backlog}`)
-    const found: number[] = []
+    const found: { perSecond: number; heapBytes: number }[] = []
     for (let round = 0; round < 5; round += 1) found.push(await rateOfFirst(url, measured, round))
-    rates.push(found)
+    rates.push(found.map(({ perSecond }) => perSecond))
+    heaps.push(median(found.map(({ heapBytes }) => heapBytes)))
     await withClient(url, (client) => client.query('drop schema trunkline cascade'))
     void trunkline
   }
@@ -284,13 +396,41 @@ async function backlogCost(context: BenchmarkContext): Promise<Figure[]> {
       unit: 'ratio',
       target: { atMost: 1.3 },
     },
+    {
+      name: 'most memory in use meanwhile, large backlog / small',
+      value: (heaps[1] ?? 0) / (heaps[0] ?? 1),
+      unit: 'ratio',
+      target: { atMost: 1.3 },
+    },
     { name: `one delivery at ${small}`, value: median(atSmall), unit: 'us' },
     { name: `one delivery at ${large}`, value: median(atLarge), unit: 'us' },
   ]
 }
 
+/** The most bytes that the process's heap and buffers had, by looks every few milliseconds. */
+class PeakMemory {
+  #peak = 0
+  readonly #timer = setInterval(() => this.#look(), 5)
+
+  stop(): number {
+    clearInterval(this.#timer)
+    this.#look()
+    return this.#peak
+  }
+
+  #look(): void {
+    const { heapUsed, external } = process.memoryUsage()
+    this.#peak = Math.max(this.#peak, heapUsed + external)
+  }
+}
+
 /** A relay of a new name reads from the beginning each time. */
-async function rateOfFirst(url: string, count: number, round: number): Promise<number> {
+async function rateOfFirst(
+  url: string,
+  count: number,
+  round: number,
+): Promise<{ perSecond: number; heapBytes: number }> {
+  const memory = new PeakMemory()
   const trunkline = createTrunkline({ url })
   const enough = Promise.withResolvers<void>()
   let [seen, first, last] = [0, 0, 0]
@@ -304,7 +444,7 @@ async function rateOfFirst(url: string, count: number, round: number): Promise<n
   await trunkline.relay({ name: `round ${round}`, topics: ['order'], sink }).start()
   await withDeadline(enough.promise, 'the relay delivers')
   await trunkline.stop()
-  return (count - 1) / ((last - first) / 1_000)
+  return { perSecond: (count - 1) / ((last - first) / 1_000), heapBytes: memory.stop() }
 }
 
 async function withDeadline<Value>(promise: Promise<Value>, what: string): Promise<Value> {

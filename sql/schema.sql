@@ -2998,6 +2998,13 @@ AS $function$
   update relay_slot as s set owner = null, epoch = s.epoch + 1, suspect = true
   where s.relay = in_relay and s.owner = in_owner;
   delete from relay_member as m where m.relay = in_relay and m.owner = in_owner;
+  update reader as r set position = l.position, snapshot = l.snapshot, updated_at = now()
+  from (
+    select s.position, s.snapshot from relay_place as s where s.relay = in_relay
+    order by txid_snapshot_xmax(s.snapshot), (select count(*) from txid_snapshot_xip(s.snapshot)) desc, s.slot
+    limit 1
+  ) as l
+  where r.name = 'relay:' || in_relay and r.position <> l.position;
 $function$;
 
 CREATE OR REPLACE FUNCTION trunkline.relay_mark_attempts(in_relay text, in_owner uuid, in_slots smallint[], in_ids bigint[], in_xids bigint[], is_alone boolean)

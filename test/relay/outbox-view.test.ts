@@ -113,6 +113,14 @@ describeEachPostgres('relay: what SQL shows', (server) => {
     await relay.start()
     await relay.drained()
     expect(sink.confirmed).toHaveLength(601)
+    // The log is told at the end, too, and not only by the next process's heartbeat.
+    await relay.stop()
+    expect(
+      await database.query(
+        `select count(*)::integer as n from trunkline.log as l join trunkline.reader as r on r.name = 'relay:test'
+         where not trunkline.is_covered(r.position, l.id, l.xid)`,
+      ),
+    ).toEqual([{ n: 0 }])
     const operations = sink.confirmed.map(({ change }) => change.operation)
     expect(operations.indexOf('truncate')).toBe(400)
     for (const key of ['1', '77', '200']) {

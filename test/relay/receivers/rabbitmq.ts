@@ -24,14 +24,15 @@ export async function openRabbitMq(): Promise<Receiver> {
     count: async () => taken.length + (await waiting()),
     bodies: async () => {
       const expected = taken.length + (await eventually(waiting, { what: 'RabbitMQ answers', timeoutMs: 30_000 }))
-      const consumer = client.createConsumer(
-        { queue: place, queueOptions: { durable: true }, noAck: true },
-        ({ body }) => {
-          taken.push(Buffer.isBuffer(body) ? body.toString() : JSON.stringify(body))
-        },
-      )
-      await eventually(() => taken.length >= expected, { what: 'all is consumed', timeoutMs: 60_000 })
-      await consumer.close()
+      // One by one: a consumer that ends would drop what the broker sends it meanwhile, while relays still deliver.
+      const channel = await client.acquire()
+      while (taken.length < expected) {
+        const message = await channel.basicGet({ queue: place, noAck: true })
+        if (message === undefined) break
+        const { body } = message as { body: unknown }
+        taken.push(Buffer.isBuffer(body) ? body.toString() : JSON.stringify(body))
+      }
+      await channel.close()
       return [...taken]
     },
     [Symbol.asyncDispose]: async () => {
