@@ -1882,7 +1882,7 @@ begin
   execute format('grant insert, update, delete on projection, projection_build, projection_member, projection_partition, parked_event to %I', role);
   execute format(
     'grant execute on function is_projection_anchored, projection_begin, projection_begin_build, projection_beat, projection_enter, projection_fail, '
-    || 'projection_failed, projection_gate, projection_give_back, projection_hung_on, projection_join, projection_lines, projection_park, '
+    || 'projection_failed, projection_gate, projection_give_back, projection_hung_on, projection_join, projection_events, projection_park, '
     || 'projection_save, projection_swap_tables, projection_take, projection_writers to %I',
     role
   );
@@ -2454,6 +2454,30 @@ begin
 end
 $function$;
 
+CREATE OR REPLACE FUNCTION trunkline.projection_events(in_after bigint, in_until bigint, in_categories text[], in_limit integer)
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+  select concat(
+    '[["', string_agg(e.id::text, '","'), '"],["', string_agg(e.position::text, '","'),
+    '"],"', encode(string_agg(int8send(e.version), ''), 'hex'), '",', json_agg(e.type),
+    ',{', string_agg(case when e.schema_version <> 1 then '"' || e.position || '":' || e.schema_version end, ','),
+    '},"', encode(string_agg(timestamptz_send(e.created_at), ''), 'hex'),
+    '",[', string_agg(case when e.metadata = '{}' then '0' else e.metadata::text end, ','),
+    '],[', string_agg(e.payload::text, ','), '],', json_agg(e.aggregate_type), ',', json_agg(e.aggregate_id), ']'
+  )
+  from (
+    select * from event as e
+    where e.position > in_after and (in_until is null or e.position <= in_until)
+      and (in_categories is null or e.aggregate_type = any (in_categories))
+    order by e.position
+    limit in_limit
+  ) as e
+  having count(*) > 0
+$function$;
+
 CREATE OR REPLACE FUNCTION trunkline.projection_fail(reason text)
  RETURNS void
  LANGUAGE plpgsql
@@ -2548,22 +2572,6 @@ begin
   values (in_projection, in_build, in_owner, in_process, clock_timestamp() + in_lease_ms * interval '1 millisecond');
   return true;
 end
-$function$;
-
-CREATE OR REPLACE FUNCTION trunkline.projection_lines(in_after bigint, in_until bigint, in_categories text[], in_limit integer)
- RETURNS text
- LANGUAGE sql
- STABLE
- SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
-AS $function$
-  select '[' || string_agg(event_line(e), ',' order by e.position) || ']'
-  from (
-    select * from event as e
-    where e.position > in_after and (in_until is null or e.position <= in_until)
-      and (in_categories is null or e.aggregate_type = any (in_categories))
-    order by e.position
-    limit in_limit
-  ) as e
 $function$;
 
 CREATE OR REPLACE FUNCTION trunkline.projection_park(in_projection text, in_build bigint, in_partition integer, in_events json)

@@ -5,6 +5,7 @@ import type { Queryable } from '../postgres/index.ts'
 export class HandlerConnection implements Queryable {
   readonly #db: Queryable
   #isOpen = true
+  #hasFailed = false
 
   constructor(db: Queryable) {
     this.#db = db
@@ -13,11 +14,27 @@ export class HandlerConnection implements Queryable {
   /** Whatever a driver takes besides text and values goes through. */
   // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- as Queryable has it
   async query<Row extends Record<string, unknown>>(...parameters: [string, unknown[]?]): Promise<{ rows: Row[] }> {
-    if (this.#isOpen) return this.#db.query<Row>(...parameters)
+    if (this.#isOpen) return this.#noted(this.#db.query<Row>(...parameters))
     throw new TrunklineError('A handler uses its connection after its transaction has ended.', {
       code: 'transaction_ended',
       hint: 'Await what the handler does, and return its promise.',
     })
+  }
+
+  /** True once after a statement failed. */
+  takeFailure(): boolean {
+    const hasFailed = this.#hasFailed
+    this.#hasFailed = false
+    return hasFailed
+  }
+
+  async #noted<Result>(result: Promise<Result>): Promise<Result> {
+    try {
+      return await result
+    } catch (error) {
+      this.#hasFailed = true
+      throw error
+    }
   }
 
   close(): void {

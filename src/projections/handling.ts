@@ -61,7 +61,7 @@ export class Handling {
       try {
         if (timeoutMs === undefined) await handler(event as never, this.#contextOf(stored, this.#options.signal))
         else await this.#within(timeoutMs, handler, event, stored)
-        this.#checkTransaction(event)
+        await this.#checkTransaction(event)
       } catch (error) {
         throw error instanceof ProjectionError ? error : new ProjectionError(definition.name, event, { cause: error })
       }
@@ -69,15 +69,28 @@ export class Handling {
   }
 
   /** What a handler swallows would be the next one's error, or be lost in COMMIT, which then rolls back without a word. */
-  #checkTransaction(event: RecordedEvent): void {
+  async #checkTransaction(event: RecordedEvent): Promise<void> {
+    // A statement fails before the driver has heard what became of the transaction: another one tells.
+    const cause = this.#connection.takeFailure() ? await this.#aborted() : undefined
     const status = transactionStatus(this.#db)
     const { name } = this.#options.definition
     if (status === 'I') throw new ProjectionError(name, event, transactionEnded)
-    if (status !== 'E') return
+    if (cause === undefined && status !== 'E') return
     throw new ProjectionError(name, event, {
+      cause,
       found: 'a statement of its handler failed, and the handler has kept it to itself.',
       hint: 'Let it throw, or use a savepoint: the transaction has failed.',
     })
+  }
+
+  /** What an aborted transaction answers to any statement. */
+  async #aborted(): Promise<unknown> {
+    try {
+      await this.#db.query('select')
+      return undefined
+    } catch (error) {
+      return error
+    }
   }
 
   async #within(

@@ -360,7 +360,7 @@ export class ProjectionStore {
       readonly limit: number
     },
   ): Promise<RecordedEvent[]> {
-    const text = await this.#value<string | null>(db ?? this.#db, 'projection_lines($1, $2, $3, $4)', [
+    const text = await this.#value<string | null>(db ?? this.#db, 'projection_events($1, $2, $3, $4)', [
       range.after.toString(),
       range.until?.toString() ?? null,
       range.categories ?? null,

@@ -35,6 +35,8 @@ describeEachPostgres('a rebuild', (server) => {
     await projection.start()
     await other.projection<Counted>(options('live', { partitions: 2, leaseMs: 1_000 })).start()
     await database().query('create index live_note on live (note)')
+    const { position: first } = await one.events.append('live-0', 'any', counted(1))
+    await projection.reached(first, { timeoutMs: 20_000 })
     const ending = new AbortController()
     const work = async (writer: number): Promise<void> => {
       while (!ending.signal.aborted) {
