@@ -101,6 +101,7 @@ function isHopeless({ lane, deadline, settle }: KafkaWaiting): boolean {
 }
 
 function bytesOf({ key, body, headers }: Delivery): number {
-  const texts = [key ?? '', ...Object.entries(headers).flat()]
-  return texts.reduce((sum, text) => sum + Buffer.byteLength(text), body.length + recordOverheadBytes)
+  let bytes = body.length + recordOverheadBytes + Buffer.byteLength(key ?? '')
+  for (const name in headers) bytes += Buffer.byteLength(name) + Buffer.byteLength(headers[name] ?? '')
+  return bytes
 }

@@ -138,15 +138,30 @@ export class KafkaSink extends BaseSink {
 }
 
 function messageOf(topic: string, delivery: Delivery): MessageToProduce {
-  // An event's own header of this name says nothing of the body.
-  const others = Object.entries(delivery.headers).filter(([name]) => name.toLowerCase() !== 'content-type')
-  const headers = [['content-type', delivery.contentType] as const, ...others]
+  const headers = new Map([[nameBytes('content-type'), Buffer.from(delivery.contentType)]])
+  for (const [name, value] of Object.entries(delivery.headers)) {
+    // An event's own header of this name says nothing of the body.
+    if (name.toLowerCase() !== 'content-type') headers.set(nameBytes(name), Buffer.from(value))
+  }
   return {
     topic,
     ...(delivery.key !== null && { key: Buffer.from(delivery.key) }),
     value: delivery.body,
-    headers: new Map(headers.map(([name, value]) => [Buffer.from(name), Buffer.from(value)])),
+    headers,
   }
+}
+
+/** Names of headers that are remembered, at most. */
+const namesMax = 1_000
+const names = new Map<string, Buffer>()
+
+/** Nearly every record has the same names. */
+function nameBytes(name: string): Buffer {
+  const known = names.get(name)
+  if (known !== undefined) return known
+  const bytes = Buffer.from(name)
+  if (names.size < namesMax) names.set(name, bytes)
+  return bytes
 }
 
 /** One wait for all: a listener for each would be looked through again for each. */

@@ -42,10 +42,12 @@ export async function startRelayProcess(options: RelayProcessOptions): Promise<R
     () => said.some((object) => object['started'] === true) || child.exitCode !== null || child.signalCode !== null,
     {
       what: 'the relay runs',
-      timeoutMs: 30_000,
+      timeoutMs: 90_000,
     },
   )
-  await started
+  await started.catch((error: unknown) => {
+    throw new Error(`It does not start, and said last: ${JSON.stringify(said.slice(-3))}`, { cause: error })
+  })
   return {
     pid: child.pid!,
     get slots() {
