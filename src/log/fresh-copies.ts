@@ -1,6 +1,7 @@
 import { setTimeout } from 'node:timers/promises'
 import type pg from 'pg'
 import { backoffMs, type Logger, messageOf, TrunklineError } from '../core/index.ts'
+import { toTrunklineError } from '../postgres/index.ts'
 import type { TableSubscription } from './table-subscription.ts'
 
 /** The part of `staleAfterMs` for which a follower that begins anew, or whose table is locked, lets the others wait. */
@@ -8,6 +9,9 @@ const copyPatience = 0.5
 
 /** Least pause between two looks for stale followers, in milliseconds. */
 const staleCheckMinMs = 50
+
+/** Steps that fail right after a copy, in a row, before nobody waits for it any more. */
+const stepFailuresMax = 4
 
 export interface FreshCopiesOptions {
   readonly pool: () => pg.Pool
@@ -64,6 +68,18 @@ export class FreshCopies {
     })
   }
 
+  /**
+   * Its step failed. DDL explains that, and a copy of the table as it is now mends it; not so when the first step after the copy
+   * fails again and again: it is then tried with growing pauses, and nobody waits for it.
+   */
+  beginAfter(subscription: TableSubscription, error: unknown): void {
+    subscription.stepFailures = subscription.hasStagedCopy ? subscription.stepFailures + 1 : 1
+    this.begin(subscription)
+    if (subscription.stepFailures < stepFailuresMax) return
+    subscription.fault = toTrunklineError(error, `Following ${subscription.follower.selection.table}`)
+    this.giveUp(subscription, subscription.fault)
+  }
+
   /** Waits while one of them begins anew (F1 of the feed). Who takes too long for the others is stale. */
   async untilCopied(subscriptions: Iterable<TableSubscription>): Promise<void> {
     const { signal } = this.#stopping
@@ -117,6 +133,8 @@ export class FreshCopies {
   async #copyUntilDone(subscription: TableSubscription, onFailure: () => void): Promise<void> {
     const { signal } = this.#stopping
     const { pool, identity, logger, onCopied } = this.#options
+    if (subscription.stepFailures > 1)
+      await setTimeout(backoffMs(subscription.stepFailures), undefined, { signal }).catch(() => undefined)
     while (!signal.aborted && !subscription.isClosed) {
       try {
         await subscription.copy(pool(), identity(), false)

@@ -140,9 +140,16 @@ function keyOf(row: TableRow): KeyColumn[] {
     .map((column) => ({ name: column.name, type: column.type, typeOid: column.oid }))
 }
 
-/** With `rows: 'keys'` the log holds the key of the time of capture: another one cannot be followed. */
+/** A key that the log does not hold cannot be followed: an excluded one, and with `rows: 'keys'` another than that of the time of capture. */
 function checkKey(row: TableRow, key: readonly KeyColumn[]): void {
   const now = key.map((column) => column.name)
+  const hidden = now.find((name) => row.exclude.includes(name))
+  if (hidden !== undefined) {
+    throw notCaptured(
+      `${row.schema_name}.${row.table_name}`,
+      `its primary key is now (${now.join(', ')}), and "${hidden}" is excluded from its capture`,
+    )
+  }
   if (row.rows === 'full' || now.join('\0') === row.captured_key.join('\0')) return
   throw notCaptured(
     `${row.schema_name}.${row.table_name}`,

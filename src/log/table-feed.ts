@@ -376,6 +376,8 @@ export class TableFeed extends Service {
       subscription.isStale = false
       subscription.isGivenUp = false
       subscription.lockedSince = undefined
+      subscription.stepFailures = 0
+      subscription.fault = undefined
     }
     for (const { follower } of staged) follower.announce()
   }
@@ -435,7 +437,7 @@ export class TableFeed extends Service {
         if (isConnectionFailure(own)) throw own
         hasCulprit = true
         this.#options.logger.info(`${subscription.follower.selection.table}: ${messageOf(own)}; taking a fresh copy`)
-        this.#copies.begin(subscription)
+        this.#copies.beginAfter(subscription, own)
       }
     }
     if (!hasCulprit) throw error
@@ -444,12 +446,10 @@ export class TableFeed extends Service {
   #settle(demands: readonly Demand[], lookedAt: number): void {
     for (const demand of demands) {
       const { subscription, xid } = demand
-      if (subscription.isClosed) {
-        demand.reject(stopped())
-        continue
-      }
+      const reason = subscription.isClosed ? stopped() : subscription.fault
       const cursor = subscription.lookedAt >= lookedAt ? subscription.cursor : undefined
-      if (cursor !== undefined && (xid === undefined || isVisible(cursor, xid))) demand.resolve()
+      if (reason !== undefined) demand.reject(reason)
+      else if (cursor !== undefined && (xid === undefined || isVisible(cursor, xid))) demand.resolve()
       else this.#demands.push(demand)
     }
   }

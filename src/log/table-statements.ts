@@ -32,11 +32,13 @@ export function tableStatements(schema: string, table: TableDescription): TableS
 function keyedStatements(schema: string, table: TableDescription): TableStatements {
   const s = quoteIdentifier(schema)
   const texts = (alias: string): string => table.key.map((column) => keyText(column, alias)).join(', ')
+  const found = ownColumn(table, 'trunkline found')
+  const operation = ownColumn(table, 'trunkline operation')
   const matches = table.key.map(({ name }) => `t.${quoteIdentifier(name)} = k.${quoteIdentifier(name)}`).join(' and ')
-  const rows = `select true as "trunkline found", * from ${tableName(table)}${where(table)}`
+  const rows = `select true as ${found}, ${rowColumns(table, quoteIdentifier(table.tableName))} from ${tableName(table)}${where(table)}`
   const joined = (
     keys: string,
-  ): string => `select k."trunkline operation", ${texts('k')}, t."trunkline found", ${texts('t')}, ${rowColumns(table, 't')}
+  ): string => `select k.${operation}, ${texts('k')}, t.${found}, ${texts('t')}, ${rowColumns(table, 't')}
 from (${keys}) as k
 left join (${rows}) as t on ${matches}`
   const all = changedRows(s, table, false)
@@ -85,13 +87,14 @@ function touchedKeys(s: string, table: TableDescription, changed: string, isDist
   cross join lateral (values (${isDistinct ? 'c.old' : oldOfOtherKey(s, table)}), (c.new)) as i (image)`
   const isRow = `i.image is not null or c.operation in ('t', 'x')`
   const names = table.key.map(({ name }) => quoteIdentifier(name))
+  const operation = ownColumn(table, 'trunkline operation')
   if (!table.key.every(({ typeOid }) => plainTypes.has(typeOid))) {
     const typed = table.key.map(({ type }, place) => `${names[place]} ${type}`).join(', ')
     const texts = table.key.map((column) => keyText(column, 'k')).join(', ')
     // Keys are told apart by their text, not by their type's equality: 1.0 and 1.00 are two keys of which the join finds
     // the one row, so that a copy that holds the row under the one text learns of the other.
     const distinct = isDistinct ? `distinct on (c.operation in ('t', 'x'), c.operation = 'x', ${texts}) ` : ''
-    return `select ${distinct}c.operation as "trunkline operation", k.*
+    return `select ${distinct}c.operation as ${operation}, k.*
   ${images} left join lateral json_to_record(${s}.decodable(i.image)) as k (${typed}) on true where ${isRow}`
   }
   const fields = table.key.map(
@@ -99,8 +102,8 @@ function touchedKeys(s: string, table: TableDescription, changed: string, isDist
   )
   const typed = table.key.map(({ type }, place) => `c.${names[place]}::${type} as ${names[place]}`)
   // Texts of one key may differ (timestamptz of two writers): it is then named twice, which does no harm.
-  return `select c."trunkline operation", ${typed.join(', ')} from (
-  select ${isDistinct ? 'distinct ' : ''}case when c.operation in ('t', 'x') then c.operation else 'u' end as "trunkline operation", ${fields.join(', ')}
+  return `select c.${operation}, ${typed.join(', ')} from (
+  select ${isDistinct ? 'distinct ' : ''}case when c.operation in ('t', 'x') then c.operation else 'u' end as ${operation}, ${fields.join(', ')}
   ${images} where ${isRow}) as c`
 }
 
@@ -135,14 +138,15 @@ function keylessStatements(schema: string, table: TableDescription): TableStatem
   const s = quoteIdentifier(schema)
   // As the table is called, which the caller's condition may say.
   const row = quoteIdentifier(table.tableName)
+  const identifier = ownColumn(table, 'trunkline identity')
   const record = (image: string): string => `json_populate_record(null::${tableName(table)}, ${s}.decodable(${image}))`
   // An image as a row of the table as it is now, or nothing where the condition does not hold.
   const decoded = (image: string): string =>
-    `(select ${identity(table, row)} as "trunkline identity", ${row}.* from ${record(image)} as ${row}${whereAll([`${image} is not null`, table.where])})`
+    `(select ${identity(table, row)} as ${identifier}, ${rowColumns(table, row)} from ${record(image)} as ${row}${whereAll([`${image} is not null`, table.where])})`
   const columns = table.columns.map((name) => imageColumn(table, name, 'new_row')).join(', ')
   const follow = (
     isFew: boolean,
-  ): string => `select "trunkline change".operation, old_row."trunkline identity", new_row."trunkline identity", ${columns === '' ? 'null' : columns}
+  ): string => `select "trunkline change".operation, old_row.${identifier}, new_row.${identifier}, ${columns === '' ? 'null' : columns}
 from (${isFew ? `${changedRows(s, table, true)} limit ${fewRows}` : changedRows(s, table, false)}) as "trunkline change"
 left join lateral ${decoded('"trunkline change".old')} as old_row on true
 left join lateral ${decoded('"trunkline change".new')} as new_row on true
@@ -198,6 +202,13 @@ function changedRows(s: string, table: TableDescription, isNear: boolean): strin
 
 function nulls(count: number): string {
   return Array<string>(count).fill('null').join(', ')
+}
+
+/** A column of ours beside those of the table, which may have any name. */
+function ownColumn(table: TableDescription, name: string): string {
+  let free = name
+  for (let number = 2; table.columns.includes(free); number += 1) free = `${name} ${number}`
+  return quoteIdentifier(free)
 }
 
 /** The columns of a row. Listed by name even when they are all: a hidden marker column must not come along. */

@@ -55,6 +55,10 @@ export class TableSubscription {
   isGivenUp = false
   /** Since when somebody has held the table so that it cannot be read, by performance.now(). */
   lockedSince: number | undefined
+  /** Steps in a row that failed right after a copy: the next copy would not help either. */
+  stepFailures = 0
+  /** Why, when there were several; whoever asks for freshness is told. */
+  fault: Error | undefined
   /** Failed attempts to copy since the last that worked. */
   failures = 0
   copying: Promise<void> | undefined

@@ -269,4 +269,41 @@ describeEachPostgres('a cache during DDL', (server) => {
     expect(well.status).toBe('live')
     await broken.stop()
   })
+
+  test('a primary key of excluded columns: says so', async () => {
+    await run('create table hidden (id integer primary key, code text not null)', "insert into hidden values (1, 'a')")
+    const cache = await cached('hidden', {}, { exclude: ['code'] })
+    await run('alter table hidden drop constraint hidden_pkey', 'alter table hidden add primary key (code)')
+    const { cause } = await untilStale(cache)
+    expect(cause).toMatchObject({ code: 'not_captured' })
+    expect(cause.message).toContain('"code" is excluded')
+    await cache.stop()
+  })
+
+  test('a step that fails after each copy: who asks is told, others go on', async () => {
+    await run(
+      'create table unfit (id integer primary key)',
+      'insert into unfit values (1)',
+      // Called when a statement is planned. Copies are read over other connections than steps.
+      `create function fits() returns boolean language plpgsql immutable as $$ begin
+        if current_setting('application_name') = 'trunkline read' and exists (select from trunkline.installation where retention > '2 days')
+        then raise exception 'unfit'; end if;
+        return true;
+      end $$`,
+    )
+    const other = await prepare('beside')
+    const cache = await cached('unfit', { where: 'fits()' })
+    await run("update trunkline.installation set retention = '3 days'", 'alter table unfit add column name text')
+    const { cause } = await untilStale(cache)
+    expect(cause.message).toContain('unfit')
+    await expect(cache.fresh()).rejects.toThrow('unfit')
+    await expect(trunkline().cache('unfit', { where: 'fits()' })).rejects.toThrow('unfit')
+    await run("insert into beside values (4, 'd', 40)")
+    await other.fresh()
+    expect(other.size).toBe(4)
+    await run("update trunkline.installation set retention = '1 day'", 'insert into unfit values (2)')
+    await eventually(() => cache.status === 'live', { what: 'the cache is level again' })
+    await cache.fresh()
+    expect(cache.size).toBe(2)
+  })
 })

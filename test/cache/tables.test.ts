@@ -285,4 +285,20 @@ describeEachPostgres('a cache of', (server) => {
     )
     expect(log).toEqual([])
   })
+
+  test('columns that are called what the statements call theirs', async () => {
+    const names = ['trunkline found', 'trunkline operation', 'trunkline identity', 'old', 'new', 'xid', 'k']
+    for (const [place, name] of names.entries()) {
+      for (const [kind, key] of Object.entries({ typed: 'integer[]', plain: 'integer', keyless: '' })) {
+        const table = `named_${kind}_${place}`
+        const value = kind === 'typed' ? "'{1}'" : '1'
+        await run(`create table ${table} ("${name}" ${key === '' ? 'integer' : `${key} primary key`}, n integer)`)
+        const cache = await cached(table)
+        await run(`insert into ${table} values (${value}, 1)`, `update ${table} set n = 2`)
+        await cache.fresh()
+        await expectEqualToSelect(cache, database(), `select * from ${table}`)
+        await cache.stop()
+      }
+    }
+  })
 })
