@@ -1,6 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type { DatabasePool, DatabaseTransactionConnection, QuerySqlToken } from 'slonik'
-import { InvalidInputError, messageOf } from '../core/index.ts'
+import { ConnectionError, InvalidInputError, messageOf, TrunklineError } from '../core/index.ts'
 import { quoteLiteral } from '../postgres/index.ts'
 import type { Reason } from './decision.ts'
 import { isNodeFailure, serverFailuresMax, TransactionAbortedError } from './errors.ts'
@@ -40,6 +40,8 @@ interface Scope {
   readonly again?: Reason | undefined
   lease?: Lease<object> | undefined
   hasBegun?: boolean
+  /** Of the function. slonik tells that of its ROLLBACK instead, when the connection was lost. */
+  failure?: unknown
 }
 
 interface Wanted {
@@ -119,7 +121,8 @@ export class SlonikScopes {
         return await this.#scopes.run(scope, async () => this.#begin(pool, scope, handler))
       } catch (error) {
         const { lease } = scope
-        if (lease === undefined || !this.#mayRunAgain(scope, error, failures)) throw error
+        const failure = lostOr(scope.failure ?? error)
+        if (lease === undefined || !this.#mayRunAgain(scope, failure, failures)) throw failure
         avoid.add(lease.node)
       }
     }
@@ -150,8 +153,16 @@ export class SlonikScopes {
         }
         around = begun
         scope.hasBegun = true
+        scope.failure = undefined
         await applyOptions(connection, options)
-        const inside = await this.#scopes.run({ intent, transaction: begun }, async () => handler(connection))
+        const inside = await this.#scopes.run({ intent, transaction: begun }, async () => {
+          try {
+            return await handler(connection)
+          } catch (error) {
+            scope.failure = error
+            throw error
+          }
+        })
         if (begun.hasFailed) begun.doom ??= await whyFailed(connection)
         if (begun.doom !== undefined) throw abortedBy(begun.doom)
         return inside
@@ -195,9 +206,17 @@ export class SlonikScopes {
   }
 }
 
-/** slonik wraps what the driver says. */
+/** slonik has no class for a connection that it has lost and not replaced yet. */
+function lostOr(error: unknown): unknown {
+  if (!messageOf(error).includes('pending destroy')) return error
+  const message = 'The connection of this transaction was lost.'
+  return new ConnectionError(message, { code: 'connection_failed', retryable: true, cause: error })
+}
+
+/** slonik wraps what the driver says, at times twice. */
 export function driverErrorOf(error: unknown): unknown {
-  return error instanceof Error && error.cause instanceof Error ? error.cause : error
+  if (error instanceof TrunklineError || !(error instanceof Error && error.cause instanceof Error)) return error
+  return driverErrorOf(error.cause)
 }
 
 /** Connections of a server that transactions hold which wait for this one. */

@@ -94,24 +94,28 @@ describeEachVersion('fail-over', (version) => {
     },
   )
 
-  test('the address of the primary leads to a standby: BEGIN is refused, nothing is written, the new primary is found', async () => {
-    await using fleet = await startFleet(version, 2)
-    // What a load balancer or DNS does: the name stays, the server behind it changes. Here: standby first, then believed primary.
-    await using routed = await route(fleet, {
-      url: fleet.replicaUrls[0]!,
-      replicaUrls: [fleet.primaryProxy.url, fleet.replicaUrls[1]!],
-    })
-    expect(await routed.trunkline.write(portOf)).toBe(fleet.primary.postgres.port)
-    // A router that still believes in the wrong server.
-    const stubborn = createTrunkline({
-      url: fleet.replicaUrls[0]!,
-      replicaUrls: [],
-      routing: { healthIntervalMs: 600_000, acquireTimeoutMs: 300 },
-    })
-    expect(await codeOf(stubborn.write(async (tx) => tx.query(insert, [7])))).toBe('no_primary')
-    await stubborn.stop()
-    expect(await fleet.database.query('select from item')).toHaveLength(0)
-  })
+  test(
+    'the address of the primary leads to a standby: BEGIN is refused, nothing is written, the new primary is found',
+    { timeout: 90_000 },
+    async () => {
+      await using fleet = await startFleet(version, 2)
+      // What a load balancer or DNS does: the name stays, the server behind it changes. Here: standby first, then believed primary.
+      await using routed = await route(fleet, {
+        url: fleet.replicaUrls[0]!,
+        replicaUrls: [fleet.primaryProxy.url, fleet.replicaUrls[1]!],
+      })
+      expect(await routed.trunkline.write(portOf)).toBe(fleet.primary.postgres.port)
+      // A router that still believes in the wrong server.
+      const stubborn = createTrunkline({
+        url: fleet.replicaUrls[0]!,
+        replicaUrls: [],
+        routing: { healthIntervalMs: 600_000, acquireTimeoutMs: 300 },
+      })
+      expect(await codeOf(stubborn.write(async (tx) => tx.query(insert, [7])))).toBe('no_primary')
+      await stubborn.stop()
+      expect(await fleet.database.query('select from item')).toHaveLength(0)
+    },
+  )
 
   test('a write that is open on the old primary when the new one is seen fails, and commits nowhere', async () => {
     await using fleet = await startFleet(version, 1)
