@@ -3403,6 +3403,9 @@ CREATE OR REPLACE FUNCTION trunkline.somebody_sleeps(lock_class integer, lock_ke
 AS $function$
   select case
     when pg_catalog.pg_try_advisory_lock($1, $2) then not pg_catalog.pg_advisory_unlock($1, $2)
+    when not pg_catalog.pg_try_advisory_lock_shared($1, $2) then false
+    when not pg_catalog.pg_advisory_unlock_shared($1, $2) then true
+    when pg_catalog.pg_try_advisory_lock($1, $2) then not pg_catalog.pg_advisory_unlock($1, $2)
     else true
   end
 $function$;

@@ -46,7 +46,9 @@ export class Fleet implements AsyncDisposable {
     const processes = Array.from({ length: processCount }, (_, place) => {
       const [first, end] = [place, place + 1].map((bound) => Math.floor((size * bound) / processCount))
       const numbers = [first, end, minIntervalMs, pollIntervalMs].map(String)
-      return fork(new URL('fleet-process.ts', import.meta.url), [url, table, ...numbers])
+      // A session of its own, as in production: Linux shares the processors among sessions (sched_autogroup), and each
+      // backend of the server has one; in ours all caches together would get as much as one idle backend that is woken.
+      return fork(new URL('fleet-process.ts', import.meta.url), [url, table, ...numbers], { detached: true })
     })
     const fleet = new Fleet(processes)
     await Promise.all(processes.map(async (process) => next(process, 'ready')))

@@ -78,6 +78,37 @@ describeEachPostgres('who is told of a commit', (server) => {
     },
   )
 
+  test.each(Object.keys(kinds) as (keyof typeof kinds)[])(
+    'elided: another writer that asks at the same moment is no sleeper (%s)',
+    async (kind) => {
+      await capture(kind, kinds[kind])
+      const { heard } = await listen()
+      // As it is between its question and the answer, if the processor is taken from it there.
+      const asking = await database().connect()
+      await asking.query(
+        `select pg_advisory_lock(i.lock_class::integer, trunkline.wake_key(t.id))
+        from trunkline.installation as i, trunkline.topic as t where t.relation = $1::regclass`,
+        [kind],
+      )
+      await database().query(`insert into ${kind} default values; update ${kind} set secret = 'x'; delete from ${kind}`)
+      expect(await heard()).toBe(0)
+      await asking.end()
+    },
+  )
+
+  test('elided: of writers that commit side by side none notifies for the sake of another', async () => {
+    await capture('plain')
+    const { heard } = await listen()
+    const writers = await Promise.all(Array.from({ length: 8 }, () => database().connect()))
+    await Promise.all(
+      writers.map(async (writer) => {
+        for (let n = 0; n < 200; n += 1) await writer.query('insert into plain default values')
+        await writer.end()
+      }),
+    )
+    expect(await heard()).toBeLessThan(4)
+  })
+
   test('a writer never keeps the lock on which readers sleep', async () => {
     await capture('quiet')
     const writer = await database().connect()

@@ -199,8 +199,8 @@ describeEachPostgres('the wake-up', (server) => {
     await withClients(database, 4, async (client) => {
       for (let n = 0; n < 50; n += 1) await client.query("insert into busy (note) values ('x')")
     })
-    // Two writers that look at the same moment take each other for a sleeper: seldom, and it does no harm.
-    expect(await notifications.count()).toBeLessThan(20)
+    // Two writers that look at the same moment may take each other for a sleeper: seldom, and it does no harm.
+    expect(await notifications.count()).toBeLessThan(4)
     await notifications.reset()
     await untilAsleep(database)
     await database.query("insert into quiet (note) values ('x')")
