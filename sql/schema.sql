@@ -555,7 +555,11 @@ declare
   list constant jsonb := case when jsonb_typeof(events) = 'object' then jsonb_build_array(events) else events end;
   place text;
   wrong text;
-  prepared json;
+  ids uuid[];
+  types text[];
+  schema_versions integer[];
+  payloads json;
+  metadata json;
   result record;
 begin
   if coalesce(stream, '') = '' or divider = 1 then
@@ -602,28 +606,27 @@ begin
       hint = 'An event is {"type": "created", "payload": {}}, and may have id (a uuid), schemaVersion and metadata (an object).';
   end if;
 
-  select json_agg(json_build_object(
-      'id', coalesce(e.value ->> 'id', event_id()::text),
-      'type', e.value -> 'type',
-      'schema_version', e.value -> 'schemaVersion',
-      'payload', e.value -> 'payload',
-      'metadata', e.value -> 'metadata'
-    ) order by e.ordinal)
-  into prepared
+  select array_agg(coalesce((e.value ->> 'id')::uuid, event_id()) order by e.ordinal), array_agg(e.value ->> 'type' order by e.ordinal),
+    array_agg((e.value ->> 'schemaVersion')::integer order by e.ordinal), json_agg(e.value -> 'payload' order by e.ordinal),
+    json_agg(coalesce(nullif(e.value -> 'metadata', 'null'), '{}') order by e.ordinal)
+  into ids, types, schema_versions, payloads, metadata
   from jsonb_array_elements(list) with ordinality as e (value, ordinal);
   select * into result
   from append_events(
     case when divider = 0 then stream else left(stream, divider - 1) end,
     case when divider = 0 then '' else substr(stream, divider + 1) end,
     case expected_version when 'any' then -1 when 'stream-exists' then -2 when 'no-stream' then 0 else expected_version::bigint end,
-    jsonb_array_length(list),
-    prepared
+    ids,
+    types,
+    schema_versions,
+    payloads,
+    metadata
   );
   return result.first_version + jsonb_array_length(list) - 1;
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION trunkline.append_events(in_type text, in_id text, in_expected bigint, in_count integer, in_events json, OUT first_version bigint, OUT positions text, OUT created_at timestamp with time zone, OUT is_repeated boolean)
+CREATE OR REPLACE FUNCTION trunkline.append_events(in_type text, in_id text, in_expected bigint, in_ids uuid[], in_types text[], in_schema_versions integer[], in_payloads json, in_metadata json, OUT first_version bigint, OUT positions text, OUT created_at timestamp with time zone, OUT is_repeated boolean)
  RETURNS record
  LANGUAGE plpgsql
  SECURITY DEFINER
@@ -631,6 +634,7 @@ CREATE OR REPLACE FUNCTION trunkline.append_events(in_type text, in_id text, in_
 AS $function$
 #variable_conflict use_column
 declare
+  in_count constant integer := cardinality(in_ids);
   tail bigint;
   tail_at timestamptz;
   written integer;
@@ -654,9 +658,8 @@ begin
 
     -- The first row decides: whoever has written it owns the versions after it.
     insert into event (id, aggregate_type, aggregate_id, version, type, schema_version, payload, metadata, created_at)
-    select e.id, in_type, in_id, append_events.first_version, e.type, coalesce(e.schema_version, 1), coalesce(e.payload, 'null'),
-      coalesce(e.metadata, '{}'), append_events.created_at
-    from json_to_record(in_events -> 0) as e (id uuid, type text, schema_version integer, payload json, metadata jsonb)
+    values (in_ids[1], in_type, in_id, append_events.first_version, in_types[1], coalesce(in_schema_versions[1], 1), in_payloads -> 0,
+      coalesce((in_metadata -> 0)::jsonb, '{}'), append_events.created_at)
     on conflict do nothing
     returning position into positions;
     get diagnostics written = row_count;
@@ -664,16 +667,14 @@ begin
       -- An id that is known is told of by append_repeated(). One that somebody writes at this very moment is a unique_violation:
       -- "on conflict" would make each row half as dear again.
       exit when exists (
-        select from event as k
-        join json_to_recordset(in_events) as e (id uuid) on e.id = k.id
-        where k.position <> append_events.positions::bigint
+        select from event as k where k.id = any (in_ids) and k.position <> append_events.positions::bigint
       );
       with rest as (
         insert into event (id, aggregate_type, aggregate_id, version, type, schema_version, payload, metadata, created_at)
         select e.id, in_type, in_id, append_events.first_version + e.ordinal - 1, e.type, coalesce(e.schema_version, 1),
-          coalesce(e.payload, 'null'), coalesce(e.metadata, '{}'), append_events.created_at
+          e.payload, coalesce(e.metadata::jsonb, '{}'), append_events.created_at
         from rows from (
-          json_to_recordset(in_events) as (id uuid, type text, schema_version integer, payload json, metadata jsonb)
+          unnest(in_ids, in_types, in_schema_versions), json_array_elements(in_payloads), json_array_elements(in_metadata)
         ) with ordinality as e (id, type, schema_version, payload, metadata, ordinal)
         where e.ordinal > 1
         order by e.ordinal
@@ -693,19 +694,16 @@ begin
       return;
     end if;
     -- A writer with an expected version was faster than one without: after it, then. Unless an id is taken.
-    exit when in_expected >= 0 or written > 0 or exists (
-      select from event as k
-      join json_to_recordset(in_events) as e (id uuid) on e.id = k.id
-    );
+    exit when in_expected >= 0 or written > 0 or exists (select from event as k where k.id = any (in_ids));
   end loop;
 
   -- Tells the first result when these very events are there, raises otherwise.
   select r.first_version, r.positions, r.created_at, true into first_version, positions, created_at, is_repeated
-  from append_repeated(in_type, in_id, in_expected, in_count, in_events, coalesce(positions, '')) as r;
+  from append_repeated(in_type, in_id, in_expected, in_ids, in_types, in_schema_versions, in_payloads, coalesce(positions, '')) as r;
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION trunkline.append_group(in_units json, in_is_queued boolean, in_events json, in_lock_timeout_ms integer, OUT positions text, OUT versions text)
+CREATE OR REPLACE FUNCTION trunkline.append_group(in_stream_types text[], in_stream_ids text[], in_expected bigint[], in_is_queued boolean, in_units integer[], in_places integer[], in_ids uuid[], in_types text[], in_schema_versions integer[], in_payloads json, in_metadata json, in_lock_timeout_ms integer, OUT positions text, OUT versions text)
  RETURNS record
  LANGUAGE plpgsql
  SECURITY DEFINER
@@ -713,25 +711,23 @@ CREATE OR REPLACE FUNCTION trunkline.append_group(in_units json, in_is_queued bo
 AS $function$
 #variable_conflict use_column
 declare
-  types text[];
-  ids text[];
   tails bigint[];
   times timestamptz[];
 begin
   perform set_config('lock_timeout', in_lock_timeout_ms::text, true);
   if in_is_queued then
     perform pg_advisory_xact_lock(hashtextextended(u.type || '-' || u.id, 7))
-    from json_to_recordset(in_units) as u (type text, id text, expected bigint)
+    from unnest(in_stream_types, in_stream_ids, in_expected) as u (type, id, expected)
     where u.expected < 0;
   end if;
   -- With a snapshot of its own, after the locks. Where a stream has more events than expected, the one expected is found, and the
   -- INSERT meets the one after it.
-  select array_agg(s.type), array_agg(s.id), array_agg(s.tail), array_agg(s.created_at)
-  into types, ids, tails, times
+  select array_agg(s.tail), array_agg(s.created_at)
+  into tails, times
   from (
-    select u.type, u.id, greatest(t.created_at, date_trunc('milliseconds', clock_timestamp())) as created_at,
+    select greatest(t.created_at, date_trunc('milliseconds', clock_timestamp())) as created_at,
       case when u.expected in (-1, coalesce(t.version, 0)) or (u.expected = -2 and t.version > 0) then coalesce(t.version, 0) end as tail
-    from rows from (json_to_recordset(in_units) as (type text, id text, expected bigint)) with ordinality as u (type, id, expected, place)
+    from unnest(in_stream_types, in_stream_ids, in_expected) with ordinality as u (type, id, expected, place)
     left join lateral (
       select e.version, e.created_at
       from event as e
@@ -748,10 +744,12 @@ begin
 
   with written as (
     insert into event (id, aggregate_type, aggregate_id, version, type, schema_version, payload, metadata, created_at)
-    select e.id, types[e.u], ids[e.u], tails[e.u] + e.o, e.type, coalesce(e.schema_version, 1), coalesce(e.payload, 'null'),
-      coalesce(e.metadata, '{}'), times[e.u]
-    from json_to_recordset(in_events) as e (u integer, o integer, id uuid, type text, schema_version integer, payload json, metadata jsonb)
-    order by e.u, e.o
+    select e.id, in_stream_types[e.unit], in_stream_ids[e.unit], tails[e.unit] + e.place, e.type, coalesce(e.schema_version, 1), e.payload,
+      coalesce(e.metadata::jsonb, '{}'), times[e.unit]
+    from rows from (
+      unnest(in_units, in_places, in_ids, in_types, in_schema_versions), json_array_elements(in_payloads), json_array_elements(in_metadata)
+    ) with ordinality as e (unit, place, id, type, schema_version, payload, metadata, ordinal)
+    order by e.ordinal
     returning position, version
   )
   select string_agg(w.position::text, ',' order by w.position), string_agg(w.version::text, ',' order by w.position)
@@ -766,13 +764,14 @@ begin
 end
 $function$;
 
-CREATE OR REPLACE FUNCTION trunkline.append_repeated(in_type text, in_id text, in_expected bigint, in_count integer, in_events json, own text, OUT first_version bigint, OUT positions text, OUT created_at timestamp with time zone)
+CREATE OR REPLACE FUNCTION trunkline.append_repeated(in_type text, in_id text, in_expected bigint, in_ids uuid[], in_types text[], in_schema_versions integer[], in_payloads json, own text, OUT first_version bigint, OUT positions text, OUT created_at timestamp with time zone)
  RETURNS record
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
 AS $function$
 #variable_conflict use_column
 declare
+  in_count constant integer := cardinality(in_ids);
   stream constant text := in_type || case when in_id = '' then '' else '-' || in_id end;
   known bigint;
   same bigint;
@@ -784,20 +783,20 @@ begin
       where k.aggregate_type = in_type and k.aggregate_id = in_id and k.type = e.type
         and k.schema_version = coalesce(e.schema_version, 1)
         and case
-          when k.payload::text = coalesce(e.payload::text, 'null') then true
+          when k.payload::text = e.payload::text then true
           when k.payload::text ~ '\\u0000' or e.payload::text ~ '\\u0000' then false
-          else k.payload::jsonb = coalesce(e.payload::jsonb, 'null')
+          else k.payload::jsonb = e.payload::jsonb
         end
         and k.version - e.ordinal = k.base
     ), min(k.version), string_agg(k.position::text, ',' order by k.version), min(k.created_at)
   into known, same, first_version, positions, created_at
   from rows from (
-    json_to_recordset(in_events) as (id uuid, type text, schema_version integer, payload json)
+    unnest(in_ids, in_types, in_schema_versions), json_array_elements(in_payloads)
   ) with ordinality as e (id, type, schema_version, payload, ordinal)
   join (
     select x.*, min(x.version) over () - 1 as base
     from event as x
-    where x.id in (select i.id from json_to_recordset(in_events) as i (id uuid))
+    where x.id = any (in_ids)
       and x.position::text <> all (string_to_array(own, ','))
   ) as k on k.id = e.id;
 
@@ -808,8 +807,7 @@ begin
     select k.id, k.aggregate_type || case when k.aggregate_id = '' then '' else '-' || k.aggregate_id end as stream, k.version
     into taken
     from event as k
-    join json_to_recordset(in_events) as e (id uuid) on e.id = k.id
-    where k.position::text <> all (string_to_array(own, ','))
+    where k.id = any (in_ids) and k.position::text <> all (string_to_array(own, ','))
     order by k.position
     limit 1;
     raise exception using errcode = 'TL012',

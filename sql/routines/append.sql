@@ -17,7 +17,11 @@ declare
   list constant jsonb := case when jsonb_typeof(events) = 'object' then jsonb_build_array(events) else events end;
   place text;
   wrong text;
-  prepared json;
+  ids uuid[];
+  types text[];
+  schema_versions integer[];
+  payloads json;
+  metadata json;
   result record;
 begin
   if coalesce(stream, '') = '' or divider = 1 then
@@ -64,22 +68,21 @@ begin
       hint = 'An event is {"type": "created", "payload": {}}, and may have id (a uuid), schemaVersion and metadata (an object).';
   end if;
 
-  select json_agg(json_build_object(
-      'id', coalesce(e.value ->> 'id', event_id()::text),
-      'type', e.value -> 'type',
-      'schema_version', e.value -> 'schemaVersion',
-      'payload', e.value -> 'payload',
-      'metadata', e.value -> 'metadata'
-    ) order by e.ordinal)
-  into prepared
+  select array_agg(coalesce((e.value ->> 'id')::uuid, event_id()) order by e.ordinal), array_agg(e.value ->> 'type' order by e.ordinal),
+    array_agg((e.value ->> 'schemaVersion')::integer order by e.ordinal), json_agg(e.value -> 'payload' order by e.ordinal),
+    json_agg(coalesce(nullif(e.value -> 'metadata', 'null'), '{}') order by e.ordinal)
+  into ids, types, schema_versions, payloads, metadata
   from jsonb_array_elements(list) with ordinality as e (value, ordinal);
   select * into result
   from append_events(
     case when divider = 0 then stream else left(stream, divider - 1) end,
     case when divider = 0 then '' else substr(stream, divider + 1) end,
     case expected_version when 'any' then -1 when 'stream-exists' then -2 when 'no-stream' then 0 else expected_version::bigint end,
-    jsonb_array_length(list),
-    prepared
+    ids,
+    types,
+    schema_versions,
+    payloads,
+    metadata
   );
   return result.first_version + jsonb_array_length(list) - 1;
 end

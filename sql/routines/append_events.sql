@@ -1,7 +1,8 @@
 -- Appends events to one stream, in the caller's transaction. What append() and the library call.
 --
 -- in_expected: the version that the stream must have (0: it must not exist), -1 any, -2 any but none.
--- in_events: a list of {id, type, schema_version, payload, metadata}; in_count: how many, at least one.
+-- The events, at least one, column by column, which costs a fourth of what a list of objects does: in_payloads and in_metadata are
+-- JSON lists. in_schema_versions null: all are 1. in_metadata null: all are {}.
 --
 -- Two writers of one version meet in the unique index: the second waits there for the first, and then has written nothing
 -- ("on conflict do nothing", rows are counted), which needs no subtransaction. Writers without an expected version queue on a
@@ -10,8 +11,11 @@ create or replace function :"schema".append_events(
   in_type text,
   in_id text,
   in_expected bigint,
-  in_count integer,
-  in_events json,
+  in_ids uuid[],
+  in_types text[],
+  in_schema_versions integer[],
+  in_payloads json,
+  in_metadata json,
   -- Version of the first event.
   out first_version bigint,
   -- Positions in order, as text with commas.
@@ -27,6 +31,7 @@ set search_path = pg_catalog, :"schema", pg_temp
 as $function$
 #variable_conflict use_column
 declare
+  in_count constant integer := cardinality(in_ids);
   tail bigint;
   tail_at timestamptz;
   written integer;
@@ -50,9 +55,8 @@ begin
 
     -- The first row decides: whoever has written it owns the versions after it.
     insert into event (id, aggregate_type, aggregate_id, version, type, schema_version, payload, metadata, created_at)
-    select e.id, in_type, in_id, append_events.first_version, e.type, coalesce(e.schema_version, 1), coalesce(e.payload, 'null'),
-      coalesce(e.metadata, '{}'), append_events.created_at
-    from json_to_record(in_events -> 0) as e (id uuid, type text, schema_version integer, payload json, metadata jsonb)
+    values (in_ids[1], in_type, in_id, append_events.first_version, in_types[1], coalesce(in_schema_versions[1], 1), in_payloads -> 0,
+      coalesce((in_metadata -> 0)::jsonb, '{}'), append_events.created_at)
     on conflict do nothing
     returning position into positions;
     get diagnostics written = row_count;
@@ -60,16 +64,14 @@ begin
       -- An id that is known is told of by append_repeated(). One that somebody writes at this very moment is a unique_violation:
       -- "on conflict" would make each row half as dear again.
       exit when exists (
-        select from event as k
-        join json_to_recordset(in_events) as e (id uuid) on e.id = k.id
-        where k.position <> append_events.positions::bigint
+        select from event as k where k.id = any (in_ids) and k.position <> append_events.positions::bigint
       );
       with rest as (
         insert into event (id, aggregate_type, aggregate_id, version, type, schema_version, payload, metadata, created_at)
         select e.id, in_type, in_id, append_events.first_version + e.ordinal - 1, e.type, coalesce(e.schema_version, 1),
-          coalesce(e.payload, 'null'), coalesce(e.metadata, '{}'), append_events.created_at
+          e.payload, coalesce(e.metadata::jsonb, '{}'), append_events.created_at
         from rows from (
-          json_to_recordset(in_events) as (id uuid, type text, schema_version integer, payload json, metadata jsonb)
+          unnest(in_ids, in_types, in_schema_versions), json_array_elements(in_payloads), json_array_elements(in_metadata)
         ) with ordinality as e (id, type, schema_version, payload, metadata, ordinal)
         where e.ordinal > 1
         order by e.ordinal
@@ -89,15 +91,12 @@ begin
       return;
     end if;
     -- A writer with an expected version was faster than one without: after it, then. Unless an id is taken.
-    exit when in_expected >= 0 or written > 0 or exists (
-      select from event as k
-      join json_to_recordset(in_events) as e (id uuid) on e.id = k.id
-    );
+    exit when in_expected >= 0 or written > 0 or exists (select from event as k where k.id = any (in_ids));
   end loop;
 
   -- Tells the first result when these very events are there, raises otherwise.
   select r.first_version, r.positions, r.created_at, true into first_version, positions, created_at, is_repeated
-  from append_repeated(in_type, in_id, in_expected, in_count, in_events, coalesce(positions, '')) as r;
+  from append_repeated(in_type, in_id, in_expected, in_ids, in_types, in_schema_versions, in_payloads, coalesce(positions, '')) as r;
 end
 $function$;
 

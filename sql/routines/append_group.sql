@@ -1,16 +1,25 @@
 -- Appends to several streams at once, all or none, where nothing is in the way: for the library, which sends together what comes
 -- together. It does not say what is in the way: after any error each append is to be sent by itself, with append_events().
 --
--- in_units: a list of {type, id, expected}, each of another stream, in the order in which locks are to be taken; expected as of
--- append_events(). in_is_queued: some have no expected version. in_events: a list of {u, o, id, type, schema_version, payload,
--- metadata}: u is the place of the event's unit, o its place in the unit, both from 1. in_lock_timeout_ms: longest wait for a lock.
+-- in_stream_types, in_stream_ids, in_expected: the streams, each another, in the order in which locks are to be taken; expected as of
+-- append_events(). in_is_queued: some have no expected version. The events, column by column as of append_events(), and before that:
+-- in_units, the place of an event's stream, and in_places, its own place among those of the stream, both from 1.
+-- in_lock_timeout_ms: longest wait for a lock.
 --
 -- One INSERT, without "on conflict", which makes a row half as dear again: who was faster, or an id that is known, is a
 -- unique_violation. Invariants E1 to E3, E6 to E8 of docs/events.md.
 create or replace function :"schema".append_group(
-  in_units json,
+  in_stream_types text[],
+  in_stream_ids text[],
+  in_expected bigint[],
   in_is_queued boolean,
-  in_events json,
+  in_units integer[],
+  in_places integer[],
+  in_ids uuid[],
+  in_types text[],
+  in_schema_versions integer[],
+  in_payloads json,
+  in_metadata json,
   in_lock_timeout_ms integer,
   -- Of the events, unit after unit, as text with commas.
   out positions text,
@@ -23,25 +32,23 @@ set search_path = pg_catalog, :"schema", pg_temp
 as $function$
 #variable_conflict use_column
 declare
-  types text[];
-  ids text[];
   tails bigint[];
   times timestamptz[];
 begin
   perform set_config('lock_timeout', in_lock_timeout_ms::text, true);
   if in_is_queued then
     perform pg_advisory_xact_lock(hashtextextended(u.type || '-' || u.id, 7))
-    from json_to_recordset(in_units) as u (type text, id text, expected bigint)
+    from unnest(in_stream_types, in_stream_ids, in_expected) as u (type, id, expected)
     where u.expected < 0;
   end if;
   -- With a snapshot of its own, after the locks. Where a stream has more events than expected, the one expected is found, and the
   -- INSERT meets the one after it.
-  select array_agg(s.type), array_agg(s.id), array_agg(s.tail), array_agg(s.created_at)
-  into types, ids, tails, times
+  select array_agg(s.tail), array_agg(s.created_at)
+  into tails, times
   from (
-    select u.type, u.id, greatest(t.created_at, date_trunc('milliseconds', clock_timestamp())) as created_at,
+    select greatest(t.created_at, date_trunc('milliseconds', clock_timestamp())) as created_at,
       case when u.expected in (-1, coalesce(t.version, 0)) or (u.expected = -2 and t.version > 0) then coalesce(t.version, 0) end as tail
-    from rows from (json_to_recordset(in_units) as (type text, id text, expected bigint)) with ordinality as u (type, id, expected, place)
+    from unnest(in_stream_types, in_stream_ids, in_expected) with ordinality as u (type, id, expected, place)
     left join lateral (
       select e.version, e.created_at
       from event as e
@@ -58,10 +65,12 @@ begin
 
   with written as (
     insert into event (id, aggregate_type, aggregate_id, version, type, schema_version, payload, metadata, created_at)
-    select e.id, types[e.u], ids[e.u], tails[e.u] + e.o, e.type, coalesce(e.schema_version, 1), coalesce(e.payload, 'null'),
-      coalesce(e.metadata, '{}'), times[e.u]
-    from json_to_recordset(in_events) as e (u integer, o integer, id uuid, type text, schema_version integer, payload json, metadata jsonb)
-    order by e.u, e.o
+    select e.id, in_stream_types[e.unit], in_stream_ids[e.unit], tails[e.unit] + e.place, e.type, coalesce(e.schema_version, 1), e.payload,
+      coalesce(e.metadata::jsonb, '{}'), times[e.unit]
+    from rows from (
+      unnest(in_units, in_places, in_ids, in_types, in_schema_versions), json_array_elements(in_payloads), json_array_elements(in_metadata)
+    ) with ordinality as e (unit, place, id, type, schema_version, payload, metadata, ordinal)
+    order by e.ordinal
     returning position, version
   )
   select string_agg(w.position::text, ',' order by w.position), string_agg(w.version::text, ',' order by w.position)

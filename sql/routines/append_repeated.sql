@@ -4,8 +4,10 @@ create or replace function :"schema".append_repeated(
   in_type text,
   in_id text,
   in_expected bigint,
-  in_count integer,
-  in_events json,
+  in_ids uuid[],
+  in_types text[],
+  in_schema_versions integer[],
+  in_payloads json,
   own text,
   out first_version bigint,
   out positions text,
@@ -16,6 +18,7 @@ set search_path = pg_catalog, :"schema", pg_temp
 as $function$
 #variable_conflict use_column
 declare
+  in_count constant integer := cardinality(in_ids);
   stream constant text := in_type || case when in_id = '' then '' else '-' || in_id end;
   known bigint;
   same bigint;
@@ -27,20 +30,20 @@ begin
       where k.aggregate_type = in_type and k.aggregate_id = in_id and k.type = e.type
         and k.schema_version = coalesce(e.schema_version, 1)
         and case
-          when k.payload::text = coalesce(e.payload::text, 'null') then true
+          when k.payload::text = e.payload::text then true
           when k.payload::text ~ '\\u0000' or e.payload::text ~ '\\u0000' then false
-          else k.payload::jsonb = coalesce(e.payload::jsonb, 'null')
+          else k.payload::jsonb = e.payload::jsonb
         end
         and k.version - e.ordinal = k.base
     ), min(k.version), string_agg(k.position::text, ',' order by k.version), min(k.created_at)
   into known, same, first_version, positions, created_at
   from rows from (
-    json_to_recordset(in_events) as (id uuid, type text, schema_version integer, payload json)
+    unnest(in_ids, in_types, in_schema_versions), json_array_elements(in_payloads)
   ) with ordinality as e (id, type, schema_version, payload, ordinal)
   join (
     select x.*, min(x.version) over () - 1 as base
     from event as x
-    where x.id in (select i.id from json_to_recordset(in_events) as i (id uuid))
+    where x.id = any (in_ids)
       and x.position::text <> all (string_to_array(own, ','))
   ) as k on k.id = e.id;
 
@@ -51,8 +54,7 @@ begin
     select k.id, k.aggregate_type || case when k.aggregate_id = '' then '' else '-' || k.aggregate_id end as stream, k.version
     into taken
     from event as k
-    join json_to_recordset(in_events) as e (id uuid) on e.id = k.id
-    where k.position::text <> all (string_to_array(own, ','))
+    where k.id = any (in_ids) and k.position::text <> all (string_to_array(own, ','))
     order by k.position
     limit 1;
     raise exception using errcode = 'TL012',

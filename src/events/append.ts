@@ -31,9 +31,11 @@ export interface PreparedAppend {
   readonly name: string
   readonly expected: ExpectedVersion
   readonly events: readonly PreparedEvent[]
-  /** Each event as a JSON object with the names that append_events() takes. */
-  readonly texts: readonly string[]
-  /** Length of all of them. */
+  /** Payload of each event as JSON. */
+  readonly payloads: readonly string[]
+  /** Metadata of each event as JSON. */
+  readonly metadata: readonly string[]
+  /** Length of all of these. */
   readonly characters: number
 }
 
@@ -61,7 +63,8 @@ export function prepareAppend(
   const common = metadataOf(name, context)
   const ids = new Set<string>()
   const prepared: PreparedEvent[] = []
-  const texts: string[] = []
+  const payloads: string[] = []
+  const metadata: string[] = []
   let characters = 0
   for (const [index, event] of events.entries()) {
     const label = `${name}, event ${index + 1}`
@@ -71,25 +74,21 @@ export function prepareAppend(
     }
     ids.add(ready.id)
     prepared.push(ready)
-    const text = textOf(`${label} (${ready.type})`, ready)
-    texts.push(text)
-    characters += text.length
+    const payload = jsonText(`${label} (${ready.type}): payload`, ready.payload)
+    const known = isEmpty(ready.metadata) ? noMetadata : jsonText(`${label} (${ready.type}): metadata`, ready.metadata)
+    payloads.push(payload)
+    metadata.push(known)
+    characters += payload.length + known.length
   }
-  return { stream, name, expected, events: prepared, texts, characters }
+  return { stream, name, expected, events: prepared, payloads, metadata, characters }
 }
 
 /** Sends an append. */
 export async function sendAppend(db: Queryable, schema: string, append: PreparedAppend): Promise<Appended> {
   const { rows } = await db.query<AppendRow>(
     `select a.first_version::text, a.positions, (date_part('epoch', a.created_at) * 1000)::int8::text as created_ms, a.is_repeated
-     from ${quoteIdentifier(schema)}.append_events($1::text, $2::text, $3::bigint, $4::integer, $5::json) as a`,
-    [
-      append.stream.type,
-      append.stream.id,
-      expectedNumber(append.expected),
-      append.events.length,
-      `[${append.texts.join(',')}]`,
-    ],
+     from ${quoteIdentifier(schema)}.append_events($1::text, $2::text, $3::bigint, $4::uuid[], $5::text[], $6::integer[], $7::json, $8::json) as a`,
+    [append.stream.type, append.stream.id, expectedNumber(append.expected), ...eventColumns([append])],
   )
   return appended(append, rows[0] as AppendRow)
 }
@@ -111,26 +110,34 @@ export async function sendAppends(
   lockTimeoutMs: number,
 ): Promise<readonly AppendResult[]> {
   const inOrder = [...appends.entries()].toSorted(([, one], [, other]) => compare(one.name, other.name))
-  const units: string[] = []
-  const events: string[] = []
-  let name: string | undefined
+  const streams: PreparedAppend[] = []
+  const units: number[] = []
+  const places: number[] = []
   let place = 0
-  let isQueued = false
   for (const [, append] of inOrder) {
-    if (append.name !== name) {
-      const { stream, expected } = append
-      const number = expectedNumber(expected)
-      isQueued ||= expected === 'any' || expected === 'stream-exists'
-      units.push(`{"type":${JSON.stringify(stream.type)},"id":${JSON.stringify(stream.id)},"expected":${number}}`)
-      name = append.name
+    if (append.name !== streams.at(-1)?.name) {
+      streams.push(append)
       place = 0
     }
-    for (const text of append.texts) events.push(`{"u":${units.length},"o":${(place += 1)},${text.slice(1)}`)
+    for (let event = 0; event < append.events.length; event += 1) {
+      units.push(streams.length)
+      places.push((place += 1))
+    }
   }
   const { rows } = await db.query<GroupRow>(
     `select g.positions, g.versions
-     from ${quoteIdentifier(schema)}.append_group($1::json, $2::boolean, $3::json, $4::integer) as g`,
-    [`[${units.join(',')}]`, isQueued, `[${events.join(',')}]`, lockTimeoutMs],
+     from ${quoteIdentifier(schema)}.append_group($1::text[], $2::text[], $3::bigint[], $4::boolean, $5::integer[], $6::integer[],
+       $7::uuid[], $8::text[], $9::integer[], $10::json, $11::json, $12::integer) as g`,
+    [
+      textArray(streams.map(({ stream }) => stream.type)),
+      textArray(streams.map(({ stream }) => stream.id)),
+      `{${streams.map(({ expected }) => expectedNumber(expected)).join(',')}}`,
+      streams.some(({ expected }) => expected === 'any' || expected === 'stream-exists'),
+      `{${units.join(',')}}`,
+      `{${places.join(',')}}`,
+      ...eventColumns(inOrder.map(([, append]) => append)),
+      lockTimeoutMs,
+    ],
   )
   const positions = rows[0]?.positions.split(',') ?? []
   const versions = rows[0]?.versions.split(',') ?? []
@@ -204,11 +211,33 @@ function problemOf({ type, id, schemaVersion = 1, metadata }: NewEvent): { found
   return undefined
 }
 
-/** With the names that append_events() takes; what is the default is left out. */
-function textOf(label: string, { id, type, schemaVersion, payload, metadata }: PreparedEvent): string {
-  const version = schemaVersion === 1 ? '' : `,"schema_version":${schemaVersion}`
-  const known = Object.keys(metadata).length === 0 ? '' : `,"metadata":${jsonText(`${label}: metadata`, metadata)}`
-  return `{"id":"${id}","type":${JSON.stringify(type)}${version}${known},"payload":${jsonText(`${label}: payload`, payload)}}`
+const noMetadata = '{}'
+
+function isEmpty(metadata: EventMetadata): boolean {
+  for (const _ in metadata) return false
+  return true
+}
+
+/** Events as append_events() takes them: ids, types, schema versions, payloads and metadata; null where all are the default. */
+function eventColumns(appends: readonly PreparedAppend[]): readonly (string | null)[] {
+  const events = appends.flatMap((append) => append.events)
+  const metadata = appends.flatMap((append) => append.metadata)
+  return [
+    `{${events.map(({ id }) => id).join(',')}}`,
+    textArray(events.map(({ type }) => type)),
+    events.every(({ schemaVersion }) => schemaVersion === 1)
+      ? null
+      : `{${events.map(({ schemaVersion }) => schemaVersion).join(',')}}`,
+    `[${appends.map(({ payloads }) => payloads.join(',')).join(',')}]`,
+    metadata.every((text) => text === noMetadata) ? null : `[${metadata.join(',')}]`,
+  ]
+}
+
+const neededQuotes = /["\\]/g
+
+/** Texts as an array of PostgreSQL. */
+function textArray(texts: readonly string[]): string {
+  return `{${texts.map((text) => `"${text.replace(neededQuotes, String.raw`\$&`)}"`).join(',')}}`
 }
 
 const contextNames = ['correlationId', 'causationId', 'userId', 'traceparent'] as const
