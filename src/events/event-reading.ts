@@ -1,7 +1,9 @@
+import { setImmediate } from 'node:timers/promises'
 import type { RecordedEvent } from './event.ts'
 
 export interface EventPage {
-  readonly events: readonly RecordedEvent[]
+  /** Makes the events of what was fetched: that takes as long as fetching, and the next page can be on its way meanwhile. */
+  readonly read: () => Promise<readonly RecordedEvent[]>
   /** Nothing comes after it. */
   readonly isLast: boolean
 }
@@ -11,8 +13,8 @@ export type FetchPage = (rowsMax: number) => Promise<EventPage>
 
 /** Events of the first page that `for await` reads: the first event should not wait for many. */
 const firstPageRows = 200
-/** Events of a page at most. */
-const pageRowsMax = 2_000
+/** Events of a page at most: the server makes one while the one before is worked on. */
+const pageRowsMax = 500
 
 /**
  * Events that are being read: `await` gives all of them in a list, `for await` reads page after page and holds one at a time.
@@ -41,25 +43,30 @@ export class EventReading implements PromiseLike<RecordedEvent[]>, AsyncIterable
   async *pages(): AsyncIterableIterator<readonly RecordedEvent[]> {
     const fetch = this.#open()
     const first = await fetch(firstPageRows)
-    if (first.events.length > 0) yield first.events
-    // Whoever wants more than the first page is likely to want all: the next one is on its way while he works on this one.
-    let coming = first.isLast ? undefined : fetch(pageRowsMax)
+    const events = await first.read()
+    if (events.length > 0) yield events
+    // Whoever wants more than the first page is likely to want all.
+    if (!first.isLast) yield* this.#rest(fetch)
+  }
+
+  /** One page is on its way while the one before it is worked on. */
+  async *#rest(fetch: FetchPage): AsyncIterableIterator<readonly RecordedEvent[]> {
+    let coming: Promise<EventPage> | undefined = fetch(pageRowsMax)
     while (coming !== undefined) {
-      const page = await coming
+      const page: EventPage = await coming
       coming = page.isLast ? undefined : fetch(pageRowsMax)
       // Its error is told when it is that page's turn, and to nobody if he stops before.
       coming?.catch(() => undefined)
-      if (page.events.length > 0) yield page.events
+      // The driver sends it in a later turn.
+      if (coming !== undefined) await setImmediate()
+      const events = await page.read()
+      if (events.length > 0) yield events
     }
   }
 
   async #all(): Promise<RecordedEvent[]> {
-    const fetch = this.#open()
     const all: RecordedEvent[] = []
-    for (;;) {
-      const { events, isLast } = await fetch(pageRowsMax)
-      for (const event of events) all.push(event)
-      if (isLast) return all
-    }
+    for await (const events of this.#rest(this.#open())) for (const event of events) all.push(event)
+    return all
   }
 }

@@ -177,7 +177,7 @@ export class EventStore {
         const page = await fetch(rowsMax).catch((error: unknown) => {
           throw eventError(error, doing, this.schema)
         })
-        return { events: await this.open(page.events, tx), isLast: page.isLast }
+        return { read: async () => this.open(await page.read(), tx), isLast: page.isLast }
       }
     })
   }

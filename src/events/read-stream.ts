@@ -2,7 +2,7 @@ import type { Connection } from '../adapters/index.ts'
 import { InvalidInputError, shown } from '../core/index.ts'
 import { type Queryable, quoteIdentifier } from '../postgres/index.ts'
 import type { FetchPage } from './event-reading.ts'
-import { eventsOf } from './event.ts'
+import { eventsOf, type RecordedEvent } from './event.ts'
 import { streamName, type StreamParts } from './stream.ts'
 
 /** Bytes of payload after which a page ends; it holds one event at least: 16 MiB. */
@@ -27,6 +27,9 @@ export interface ReadStreamOptions {
 
 interface PageRow extends Record<string, unknown> {
   readonly events: string | null
+  readonly count: number
+  /** Version of the last event in the direction of reading; null without events. */
+  readonly edge: string | null
   readonly is_last: boolean
 }
 
@@ -45,7 +48,7 @@ export function readStream(
   if (options.direction !== undefined && !isBackward && options.direction !== 'forward') {
     throw invalid(`Reading ${name}: direction is ${shown(options.direction)}`, "'forward' or 'backward'")
   }
-  const text = `select p.events, p.is_last from ${quoteIdentifier(schema)}.event_stream_page(
+  const text = `select p.events, p.count, p.edge::text, p.is_last from ${quoteIdentifier(schema)}.event_stream_page(
     $1::text, $2::text, $3::bigint, $4::bigint, $5::timestamptz, $6::boolean, $7::integer, $8::bigint) as p`
 
   return (db) => {
@@ -54,13 +57,16 @@ export function readStream(
       const rows = Math.min(rowsMax, left)
       const values = [stream.type, stream.id, low, high, asOf, isBackward, rows, pageBytesMax]
       const [row] = (await db.query<PageRow>(text, values)).rows
-      const events = eventsOf(row?.events, stream)
-      if (isBackward) events.reverse()
-      left -= events.length
-      const last = events.at(-1)
-      if (last !== undefined && isBackward) high = last.version - 1
-      else if (last !== undefined) low = last.version + 1
-      return { events, isLast: row?.is_last !== false || left === 0 || low > high }
+      const count = row?.count ?? 0
+      left -= count
+      const edge = row?.edge ?? null
+      if (edge !== null && isBackward) high = Number(edge) - 1
+      else if (edge !== null) low = Number(edge) + 1
+      const read = (): RecordedEvent[] => {
+        const events = eventsOf(row?.events, stream)
+        return isBackward ? events.toReversed() : events
+      }
+      return { read: async () => Promise.resolve(read()), isLast: row?.is_last !== false || left === 0 || low > high }
     }
   }
 }

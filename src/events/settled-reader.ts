@@ -94,6 +94,16 @@ export class SettledReader {
     const upTo = BigInt(row.up_to)
     const hasMore = !row.is_level && (upTo > after || this.#writers.settled > upTo)
     const lastPosition = BigInt(row.last_position)
-    return { events: eventsOf(row.events), upTo, isLevel: row.is_level, hasMore, lastPosition }
+    let events: readonly RecordedEvent[] | undefined
+    return {
+      // Made when they are asked for: the next page can be on its way by then.
+      get events() {
+        return (events ??= eventsOf(row.events))
+      },
+      upTo,
+      isLevel: row.is_level,
+      hasMore,
+      lastPosition,
+    }
   }
 }
