@@ -59,6 +59,8 @@ export class Handling {
       const handler = definition.handlers.get(event.type)
       if (handler === undefined) continue
       try {
+        // Whoever is told to end begins nothing: a handler that only listens for the signal would never hear of it.
+        this.#options.signal.throwIfAborted()
         if (timeoutMs === undefined) await handler(event as never, this.#contextOf(stored, this.#options.signal))
         else await this.#within(timeoutMs, handler, event, stored)
         await this.#checkTransaction(event)
