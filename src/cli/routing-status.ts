@@ -1,4 +1,4 @@
-import { messageOf } from '../core/index.ts'
+import { type Logger, messageOf } from '../core/index.ts'
 import { type NodeStatus, Routing } from '../routing/index.ts'
 import type { CommandContext } from './context.ts'
 import { textOfBytes, textTable } from './table.ts'
@@ -17,12 +17,16 @@ export interface RoutingReport {
   readonly decision: ReadDecision
 }
 
-/** Looks at the primary and its replicas; undefined where none is configured. */
-export async function routingReport(context: CommandContext): Promise<RoutingReport | undefined> {
+/** What looks at the primary and its replicas; undefined where none is configured. @throws what is wrong with the URLs, at once. */
+export function routingReport(context: CommandContext): (() => Promise<RoutingReport>) | undefined {
   const { replicaUrls, logger } = context
   if (replicaUrls.length === 0) return undefined
   const pool = context.pool()
   const routing = new Routing({ primary: pool.options, pool, replicas: replicaUrls, logger, ...context.routing })
+  return async () => look(routing, logger)
+}
+
+async function look(routing: Routing, logger: Logger): Promise<RoutingReport> {
   let decision: ReadDecision = { intent: 'read', target: 'none', node: null, reason: 'refused' }
   routing.on('decision', ({ target, node, reason }) => {
     decision = { intent: 'read', target, node: node ?? null, reason }

@@ -60,6 +60,8 @@ describeEachVersion('trunkline status, and processes with replicas', (version) =
     }
     const misfit = await status([], [fleet.primaryProxy.url])
     expect(misfit.stdout).toMatch(/misfit: .*both are the same server[^]*A read goes to the primary .*: unavailable/)
+    const wrong = await status([], ['http://example.test'])
+    expect(wrong).toMatchObject({ code: 2, stdout: '' })
     const none = await status(['--json'], [])
     expect(objectsOf(none).map(({ kind }) => kind)).not.toContain('server')
   })

@@ -43,6 +43,8 @@ async function show(context: CommandContext): Promise<void> {
   const db = queryable(context)
   const { schema } = context
   await checkSchema(db, schema)
+  // What is wrong with its URLs is told before anything is shown.
+  const lookAtServers = routingReport(context)
   try {
     const installation = await installationStatus(db, schema)
     context.print({ kind: 'installation', ...installation }, textOfInstallation(installation))
@@ -54,8 +56,8 @@ async function show(context: CommandContext): Promise<void> {
     context.print({ kind: 'events', ...events }, `\n${textOfEvents(events)}`)
     const projections = await projectionStatuses(db, schema)
     if (projections.length > 0) printAll(context, 'projection', projections, textOfProjections)
-    const routing = await routingReport(context)
-    if (routing === undefined) return
+    if (lookAtServers === undefined) return
+    const routing = await lookAtServers()
     printAll(context, 'server', routing.nodes, textOfNodes)
     context.print({ kind: 'decision', ...routing.decision }, textOfDecision(routing.decision))
   } catch (error) {
