@@ -9,6 +9,9 @@ const connectTimeoutMs = 10_000
 /** Idle time after which the operating system probes a connection, in milliseconds (the default would be two hours). */
 const keepAliveAfterMs = 10_000
 
+/** Those of libpq, and the driver's own. Of another one the driver makes the strictest, without a word. */
+const sslModes = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full', 'no-verify']
+
 /**
  * Checks a PostgreSQL URL and makes a driver configuration of it, with time-outs and TCP keep-alive set: without them a
  * query on a half-open socket waits for ever.
@@ -22,6 +25,12 @@ export function configFromUrl(url: string, option: string): ClientConfig {
   }
   if (parsed.protocol !== 'postgres:' && parsed.protocol !== 'postgresql:') {
     throw invalidUrl(option, `starts with "${parsed.protocol}//"`)
+  }
+  const sslMode = parsed.searchParams.get('sslmode')
+  if (sslMode !== null && !sslModes.includes(sslMode)) {
+    throw invalidUrl(option, `has the unknown sslmode ${JSON.stringify(sslMode.slice(0, 20))}`, {
+      hint: `Say one of ${sslModes.join(', ')}.`,
+    })
   }
   return withDefaults({ connectionString: url })
 }
@@ -48,11 +57,15 @@ export function checkServerVersion(versionNumber: number): void {
   )
 }
 
-function invalidUrl(option: string, found: string): InvalidInputError {
+function invalidUrl(
+  option: string,
+  found: string,
+  { hint = 'For example: postgres://user:password@localhost:5432/database' }: { readonly hint?: string } = {},
+): InvalidInputError {
   // The value is not printed: it may hold a password.
   return new InvalidInputError(`${option} ${found}, expected a PostgreSQL URL.`, {
     code: 'invalid_url',
-    hint: 'For example: postgres://user:password@localhost:5432/database',
+    hint,
     details: { option },
   })
 }

@@ -77,7 +77,9 @@ export function toTrunklineError(error: unknown, doing: string): TrunklineError 
     return new ConnectionError(`${doing}: ${messageOf(error)}.`, {
       code: 'connection_failed',
       retryable: true,
-      hint: 'Check that the server runs and that host and port of the URL are right.',
+      hint: messageOf(error).includes('does not support SSL')
+        ? 'Switch ssl on in the server, or say sslmode=disable in the URL.'
+        : 'Check that the server runs and that host and port of the URL are right.',
       cause: error,
     })
   }

@@ -180,6 +180,7 @@ describe('the command line', () => {
     [['status'], /No database was named.*DATABASE_URL/],
     [['status', '--url', 'nonsense'], /--url is not a URL.*For example: postgres:\/\/user:password@localhost/],
     [['status', '--url', 'mysql://localhost/d'], /expected a PostgreSQL URL/],
+    [['status', '--url', 'postgres://localhost/d?sslmode=bogus'], /unknown sslmode "bogus".*verify-full/],
     [['emit', '--topic', 't', '--payload', '{'], /no JSON/],
     [['emit', '--topic', 't', '--payload', '1', '--header', 'x'], /name=value/],
     [['emit', '--payload', '1'], /--topic/],
