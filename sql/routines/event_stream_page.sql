@@ -28,7 +28,7 @@ as $function$
 #variable_conflict use_column
 declare
   -- What the server moves out of line, or compresses and leaves (TOAST_TUPLE_THRESHOLD), is larger than this.
-  small constant integer := 2000;
+  small constant bigint := 2000;
   large bigint;
   total bigint;
   bytes bigint;
@@ -36,7 +36,7 @@ declare
   high bigint;
   is_dense boolean;
 begin
-  if not in_backward then
+  if not in_backward and in_rows * small <= in_bytes then
     select count(*), count(*) filter (where e.bytes > small), min(e.version), max(e.version), concat(
       '[["', string_agg(e.id::text, '","'), '"],["', string_agg(e.position::text, '","'), '"],', min(e.version), ',', json_agg(e.type),
       ',{', string_agg(case when e.schema_version <> 1 then '"' || e.position || '":' || e.schema_version end, ','),
@@ -53,7 +53,7 @@ begin
       order by e.version
       limit in_rows
     ) as e;
-    if large = 0 and in_rows * small <= in_bytes and (total = 0 or high - low + 1 = total) then
+    if large = 0 and (total = 0 or high - low + 1 = total) then
       count := total;
       edge := high;
       is_last := total < in_rows;

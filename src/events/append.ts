@@ -75,7 +75,10 @@ export function prepareAppend(
     ids.add(ready.id)
     prepared.push(ready)
     const payload = jsonText(`${label} (${ready.type}): payload`, ready.payload)
-    const known = isEmpty(ready.metadata) ? noMetadata : jsonText(`${label} (${ready.type}): metadata`, ready.metadata)
+    const known =
+      Object.keys(ready.metadata).length === 0
+        ? noMetadata
+        : jsonText(`${label} (${ready.type}): metadata`, ready.metadata)
     payloads.push(payload)
     metadata.push(known)
     characters += payload.length + known.length
@@ -88,7 +91,7 @@ export async function sendAppend(db: Queryable, schema: string, append: Prepared
   const { rows } = await db.query<AppendRow>(
     `select a.first_version::text, a.positions, (date_part('epoch', a.created_at) * 1000)::int8::text as created_ms, a.is_repeated
      from ${quoteIdentifier(schema)}.append_events($1::text, $2::text, $3::bigint, $4::uuid[], $5::text[], $6::integer[], $7::json, $8::json) as a`,
-    [append.stream.type, append.stream.id, expectedNumber(append.expected), ...eventColumns([append])],
+    [append.stream.type, append.stream.id, expectedNumber(append.expected), ...columnsOf([append])],
   )
   return appended(append, rows[0] as AppendRow)
 }
@@ -135,7 +138,7 @@ export async function sendAppends(
       streams.some(({ expected }) => expected === 'any' || expected === 'stream-exists'),
       `{${units.join(',')}}`,
       `{${places.join(',')}}`,
-      ...eventColumns(inOrder.map(([, append]) => append)),
+      ...columnsOf(inOrder.map(([, append]) => append)),
       lockTimeoutMs,
     ],
   )
@@ -213,13 +216,8 @@ function problemOf({ type, id, schemaVersion = 1, metadata }: NewEvent): { found
 
 const noMetadata = '{}'
 
-function isEmpty(metadata: EventMetadata): boolean {
-  for (const _ in metadata) return false
-  return true
-}
-
 /** Events as append_events() takes them: ids, types, schema versions, payloads and metadata; null where all are the default. */
-function eventColumns(appends: readonly PreparedAppend[]): readonly (string | null)[] {
+function columnsOf(appends: readonly PreparedAppend[]): readonly (string | null)[] {
   const events = appends.flatMap((append) => append.events)
   const metadata = appends.flatMap((append) => append.metadata)
   return [

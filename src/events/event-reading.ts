@@ -3,7 +3,7 @@ import type { RecordedEvent } from './event.ts'
 
 export interface EventPage {
   /** Makes the events of what was fetched: that takes as long as fetching, and the next page can be on its way meanwhile. */
-  readonly read: () => Promise<readonly RecordedEvent[]>
+  readonly read: () => readonly RecordedEvent[] | Promise<readonly RecordedEvent[]>
   /** Nothing comes after it. */
   readonly isLast: boolean
 }

@@ -50,7 +50,7 @@ export function readAll(schema: string, options: ReadAllOptions): (db: Queryable
       after = page.upTo
       // Counting them is making them.
       if (limit !== Number.POSITIVE_INFINITY) left -= page.events.length
-      return { read: async () => Promise.resolve(page.events), isLast: !page.hasMore || left === 0 || after >= end }
+      return { read: () => page.events, isLast: !page.hasMore || left === 0 || after >= end }
     }
   }
 }
@@ -85,8 +85,7 @@ export function queryEvents(schema: string, query: EventQuery): (db: Queryable) 
       order by e.position ${isBackward ? 'desc' : ''}
       limit $8::integer
     ) as e`
-  if (isImpossible(stream, query))
-    return () => async () => Promise.resolve({ read: async () => Promise.resolve([]), isLast: true })
+  if (isImpossible(stream, query)) return () => async () => Promise.resolve({ read: () => [], isLast: true })
   return (db) => {
     let [from, left] = [isBackward ? positionMax : 0n, limit]
     return async (rowsMax) => {
@@ -95,7 +94,7 @@ export function queryEvents(schema: string, query: EventQuery): (db: Queryable) 
       const count = row?.count ?? 0
       left -= count
       if (count > 0) from = BigInt((isBackward ? row?.low : row?.high) ?? 0)
-      return { read: async () => Promise.resolve(eventsOf(row?.events)), isLast: count < rows || left === 0 }
+      return { read: () => eventsOf(row?.events), isLast: count < rows || left === 0 }
     }
   }
 }

@@ -66,7 +66,7 @@ export function readStream(
         const events = eventsOf(row?.events, stream)
         return isBackward ? events.toReversed() : events
       }
-      return { read: async () => Promise.resolve(read()), isLast: row?.is_last !== false || left === 0 || low > high }
+      return { read, isLast: row?.is_last !== false || left === 0 || low > high }
     }
   }
 }

@@ -28,9 +28,11 @@ export function configFromUrl(url: string, option: string): ClientConfig {
   }
   const sslMode = parsed.searchParams.get('sslmode')
   if (sslMode !== null && !sslModes.includes(sslMode)) {
-    throw invalidUrl(option, `has the unknown sslmode ${JSON.stringify(sslMode.slice(0, 20))}`, {
-      hint: `Say one of ${sslModes.join(', ')}.`,
-    })
+    throw invalidUrl(
+      option,
+      `has the unknown sslmode ${JSON.stringify(sslMode.slice(0, 20))}`,
+      `Say one of ${sslModes.join(', ')}.`,
+    )
   }
   return withDefaults({ connectionString: url })
 }
@@ -60,7 +62,7 @@ export function checkServerVersion(versionNumber: number): void {
 function invalidUrl(
   option: string,
   found: string,
-  { hint = 'For example: postgres://user:password@localhost:5432/database' }: { readonly hint?: string } = {},
+  hint = 'For example: postgres://user:password@localhost:5432/database',
 ): InvalidInputError {
   // The value is not printed: it may hold a password.
   return new InvalidInputError(`${option} ${found}, expected a PostgreSQL URL.`, {
