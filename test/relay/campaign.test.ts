@@ -16,7 +16,7 @@ import {
   type TcpProxy,
   type TestDatabase,
 } from '../support/index.ts'
-import { prepareArrivals, type RelayProcess, startRelayProcess, Writers } from './processes.ts'
+import { pace, prepareArrivals, type RelayProcess, startRelayProcess, Writers } from './processes.ts'
 import { openFile } from './receivers/file.ts'
 import { openKafka } from './receivers/kafka.ts'
 import { openMqtt } from './receivers/mqtt.ts'
@@ -32,8 +32,6 @@ import { open } from './relaying.ts'
 const kills = Number(process.env['TRUNKLINE_TEST_FAULTS'] ?? 2)
 const writerCount = 16
 const keyCount = 40
-/** Events that wait for the relays, at which the writers pause: the rest is written when some of it has arrived. */
-const behindMax = 3_000
 /** Arrivals that show that it goes on. */
 const someArrivals = 50
 
@@ -99,7 +97,7 @@ describeEachVersion('relay: a campaign of faults', (version) => {
       const processes = [await startRelayProcess(options), await startRelayProcess(options)]
       const stage: Stage = { cluster, proxy, receiver, options, processes }
       const writers = new Writers(database.url, writerCount, 100)
-      const pacing = pace(writers, database, receiver)
+      const pacing = pace(writers, database, () => receiver.count())
 
       await untilMoreArrive(stage, 'the start')
       await untilMoreArrive(stage, 'the start', 10 * someArrivals)
@@ -131,30 +129,6 @@ describeEachVersion('relay: a campaign of faults', (version) => {
     },
   )
 })
-
-/** Holds the writers back while too much waits. */
-function pace(writers: Writers, database: TestDatabase, receiver: Receiver): { stop(): Promise<void> } {
-  const over = new AbortController()
-  const events = 'select count(*)::integer as n from trunkline.log where operation = $1'
-  const run = async (): Promise<void> => {
-    while (!over.signal.aborted) {
-      await Promise.all([database.query<{ n: number }>(events, ['e']), receiver.count()]).then(
-        ([[row], count]) => (writers.isPaused = (row?.n ?? 0) - count > behindMax),
-        // One of the two servers is down.
-        () => undefined,
-      )
-      await delay(200)
-    }
-    writers.isPaused = false
-  }
-  const running = run()
-  return {
-    stop: async () => {
-      over.abort()
-      await running
-    },
-  }
-}
 
 /** Kills one of the two relays at a random moment and starts another, which takes keys from the one that lives. */
 async function breakSomething(stage: Stage, turn: number): Promise<void> {

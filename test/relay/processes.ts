@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import { expect, onTestFinished } from 'vitest'
 import { eventually, type TestDatabase } from '../support/index.ts'
@@ -79,7 +80,7 @@ export async function prepareArrivals(database: TestDatabase, keys: number): Pro
 
 /** Writers that emit events while they are wanted: { n } counts up for each key, in the order in which the key was held. */
 export class Writers {
-  /** Writes nothing while it is set: on a slow machine writers would leave the relays behind for good. */
+  /** Writes nothing while it is set. */
   isPaused = false
   #isStopped = false
   readonly #done: Promise<void>
@@ -97,7 +98,7 @@ export class Writers {
     let client: pg.Client | undefined
     while (!this.#isStopped) {
       if (this.isPaused) {
-        await new Promise((resolve) => setTimeout(resolve, 20))
+        await delay(20)
         continue
       }
       try {
@@ -121,10 +122,48 @@ export class Writers {
           client = undefined
         })
       }
-      if (pauseMs > 0 || client === undefined) await new Promise((resolve) => setTimeout(resolve, pauseMs + 5))
+      if (pauseMs > 0 || client === undefined) await delay(pauseMs + 5)
     }
     await client?.end().catch(() => undefined)
   }
+}
+
+/** Events that wait for the relays, at which the writers pause: the rest is written when some of it has arrived. */
+const behindMax = 3_000
+
+/** Holds the writers back while too much waits: on a busy machine they would leave the relays behind for good. */
+export function pace(
+  writers: Writers,
+  database: TestDatabase,
+  arrivedCount: () => Promise<number>,
+): { stop(): Promise<void> } {
+  const over = new AbortController()
+  const run = async (): Promise<void> => {
+    while (!over.signal.aborted) {
+      await Promise.all([eventCount(database), arrivedCount()]).then(
+        ([events, arrived]) => (writers.isPaused = events - arrived > behindMax),
+        // One of the two servers is down.
+        () => undefined,
+      )
+      await delay(200)
+    }
+    writers.isPaused = false
+  }
+  const running = run()
+  return {
+    stop: async () => {
+      over.abort()
+      await running
+    },
+  }
+}
+
+async function eventCount(database: TestDatabase): Promise<number> {
+  const [row] = await database.query<{ n: number }>(
+    'select count(*)::integer as n from trunkline.log where operation = $1',
+    ['e'],
+  )
+  return row!.n
 }
 
 export interface Outcome {
