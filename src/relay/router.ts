@@ -1,5 +1,5 @@
 import type { Batch, Change } from '../log/index.ts'
-import { holdKeyOf, placeOf } from './keys.ts'
+import { placeOf } from './keys.ts'
 import type { Lanes } from './lanes.ts'
 import { bareDelivery, notEncoded, processDied } from './refusals.ts'
 import type { CheckedRelayOptions } from './relay-options.ts'
@@ -66,7 +66,7 @@ export class Router {
   /** Undefined: it is none of this process's, has been had already, or is passed over. */
   #toEntry(change: Change, before: string): Entry | undefined {
     const { slotCount, shares, relay } = this.#options
-    const { slot, lane } = placeOf(change.key, change.id, slotCount())
+    const { slot, lane, holdKey } = placeOf(change.topic, change.key, change.id, slotCount())
     const share = shares.get(slot)
     if (share?.isOpen !== true || !share.hasJoined || share.hasHad(change)) return undefined
     const encoded = this.#encode(change)
@@ -78,7 +78,7 @@ export class Router {
       delivery: encoded.delivery,
       share,
       lane,
-      holdKey: holdKeyOf(change.topic, change.key),
+      holdKey,
       before,
       refusal: hasKilled ? processDied(mark.attempts) : encoded.refusal,
       bytes: encoded.delivery.body.length + overheadBytes,

@@ -1,14 +1,16 @@
 import type { Delivery, DeliveryError } from '../relay/index.ts'
 import { notAttempted, toDeliveryError } from './by-key.ts'
 import type { Deadline } from './deadline.ts'
+import type { Outcomes } from './outcomes.ts'
 
 /** A delivery in line for a topic. */
 export interface KafkaWaiting {
   readonly delivery: Delivery
   /** Shared by the deliveries of one key in one call: what comes after a failure is not sent. */
   readonly lane: { failed: boolean }
-  readonly deadline: Deadline
-  readonly settle: PromiseWithResolvers<void>
+  /** Of its call, and its place there. */
+  readonly outcomes: Outcomes
+  readonly index: number
 }
 
 /** Sends to one topic, all or nothing for each of its partitions. */
@@ -66,14 +68,14 @@ export class KafkaTopic {
   async #sendGroup(group: readonly KafkaWaiting[]): Promise<void> {
     const failure = await this.#attempt(group)
     if (failure === undefined) {
-      for (const { settle } of group) settle.resolve()
+      for (const { outcomes, index } of group) outcomes.settle(index, undefined)
     } else if (!failure.retryable && group.length > 1) {
       // One of them is to blame, the others are not.
       for (const one of group) if (!isHopeless(one)) await this.#sendGroup([one])
     } else {
-      for (const { lane, settle } of group) {
+      for (const { lane, outcomes, index } of group) {
         lane.failed = true
-        settle.reject(failure)
+        outcomes.settle(index, failure)
       }
     }
   }
@@ -84,7 +86,7 @@ export class KafkaTopic {
     try {
       await this.#send(
         group.map(({ delivery }) => delivery),
-        first.deadline,
+        first.outcomes.deadline,
       )
       return undefined
     } catch (error) {
@@ -94,14 +96,15 @@ export class KafkaTopic {
 }
 
 /** True, and settled: an earlier one of its key failed, or its call has no more time. */
-function isHopeless({ lane, deadline, settle }: KafkaWaiting): boolean {
-  if (!lane.failed && !deadline.isClosing) return false
-  settle.reject(notAttempted(lane.failed))
+function isHopeless({ lane, outcomes, index }: KafkaWaiting): boolean {
+  if (!lane.failed && !outcomes.deadline.isClosing) return false
+  outcomes.settle(index, notAttempted(lane.failed))
   return true
 }
 
+/** At most so many: a character of JavaScript takes three bytes in UTF-8 at most, and counting them exactly costs more than it tells. */
 function bytesOf({ key, body, headers }: Delivery): number {
-  let bytes = body.length + recordOverheadBytes + Buffer.byteLength(key ?? '')
-  for (const name in headers) bytes += Buffer.byteLength(name) + Buffer.byteLength(headers[name] ?? '')
-  return bytes
+  let characters = key?.length ?? 0
+  for (const name in headers) characters += name.length + (headers[name]?.length ?? 0)
+  return body.length + recordOverheadBytes + 3 * characters
 }

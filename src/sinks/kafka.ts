@@ -1,14 +1,16 @@
 import type { ConnectionOptions as TlsOptions } from 'node:tls'
-import type { MessageToProduce, Producer } from '@platformatic/kafka'
+import type { Producer } from '@platformatic/kafka'
 import type { Delivery, DeliveryOutcome } from '../relay/index.ts'
 import { BaseSink } from './base-sink.ts'
 import { type BrokerUrl, parseBrokerUrl } from './broker-url.ts'
-import { notAttempted, toDeliveryError } from './by-key.ts'
+import { notAttempted } from './by-key.ts'
 import { Deadline } from './deadline.ts'
 import { kafkaAnswer } from './kafka-answer.ts'
 import { endGuard, guardConnections } from './kafka-guard.ts'
-import { type KafkaWaiting, KafkaTopic } from './kafka-topic.ts'
+import { recordOf } from './kafka-record.ts'
+import { KafkaTopic } from './kafka-topic.ts'
 import { loadClient } from './load-client.ts'
+import { Outcomes } from './outcomes.ts'
 import { SharedConnection } from './shared-connection.ts'
 
 export interface KafkaSinkOptions {
@@ -72,15 +74,16 @@ export class KafkaSink extends BaseSink {
   protected async onDeliver(batch: readonly Delivery[], signal: AbortSignal): Promise<readonly DeliveryOutcome[]> {
     if (signal.aborted) return batch.map(() => notAttempted(false))
     using deadline = new Deadline(this.name, this.#timeoutMs, signal)
-    const lanes = new Map<string | null, { failed: boolean }>()
-    const waiting = batch.map((delivery): KafkaWaiting => {
+    const outcomes = new Outcomes(batch.length, deadline)
+    const lanes = new Map<string, { failed: boolean }>()
+    for (const [index, delivery] of batch.entries()) {
+      const { key, destination } = delivery
       // Without a key nothing hangs on anything else.
-      const lane = (delivery.key === null ? undefined : lanes.get(delivery.key)) ?? { failed: false }
-      lanes.set(delivery.key, lane)
-      return { delivery, lane, deadline, settle: Promise.withResolvers() }
-    })
-    for (const one of waiting) this.#topic(this.#url.place ?? one.delivery.destination).add(one)
-    return await outcomesOf(waiting, deadline)
+      const lane = (key === null ? undefined : lanes.get(key)) ?? { failed: false }
+      if (key !== null) lanes.set(key, lane)
+      this.#topic(this.#url.place ?? destination).add({ delivery, lane, outcomes, index })
+    }
+    return await outcomes.settled()
   }
 
   protected async onRelease(): Promise<void> {
@@ -98,7 +101,7 @@ export class KafkaSink extends BaseSink {
 
   async #send(topic: string, deliveries: readonly Delivery[], deadline: Deadline): Promise<void> {
     await this.#connection.use(deadline, async (producer) => {
-      const messages = deliveries.map((delivery) => messageOf(topic, delivery))
+      const messages = deliveries.map((delivery) => recordOf(topic, delivery))
       await this.#answered(topic, producer.send({ messages }))
     })
   }
@@ -135,46 +138,4 @@ export class KafkaSink extends BaseSink {
     guardConnections(client, producer)
     return producer
   }
-}
-
-function messageOf(topic: string, delivery: Delivery): MessageToProduce {
-  const headers = new Map([[nameBytes('content-type'), Buffer.from(delivery.contentType)]])
-  for (const [name, value] of Object.entries(delivery.headers)) {
-    // An event's own header of this name says nothing of the body.
-    if (name.toLowerCase() !== 'content-type') headers.set(nameBytes(name), Buffer.from(value))
-  }
-  return {
-    topic,
-    ...(delivery.key !== null && { key: Buffer.from(delivery.key) }),
-    value: delivery.body,
-    headers,
-  }
-}
-
-/** Names of headers that are remembered, at most. */
-const namesMax = 1_000
-const names = new Map<string, Buffer>()
-
-/** Nearly every record has the same names. */
-function nameBytes(name: string): Buffer {
-  const known = names.get(name)
-  if (known !== undefined) return known
-  const bytes = Buffer.from(name)
-  if (names.size < namesMax) names.set(name, bytes)
-  return bytes
-}
-
-/** One wait for all: a listener for each would be looked through again for each. */
-async function outcomesOf(waiting: readonly KafkaWaiting[], deadline: Deadline): Promise<DeliveryOutcome[]> {
-  const outcomes: (DeliveryOutcome | 'unsettled')[] = waiting.map(() => 'unsettled')
-  const settled = waiting.map(async ({ settle }, index) => {
-    try {
-      await settle.promise
-      outcomes[index] = undefined
-    } catch (error) {
-      outcomes[index] = toDeliveryError(error)
-    }
-  })
-  const failure = await deadline.race(Promise.all(settled)).then(() => undefined, toDeliveryError)
-  return outcomes.map((outcome) => (outcome === 'unsettled' ? failure : outcome))
 }

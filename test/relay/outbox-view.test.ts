@@ -41,7 +41,7 @@ describeEachPostgres('relay: what SQL shows', (server) => {
       [null, '4711'],
     ] as const) {
       const [row] = await database.query('select trunkline.key_slot($1, $2, 16) as slot', [key, id])
-      expect(row).toEqual({ slot: placeOf(key, id, 16).slot })
+      expect(row).toEqual({ slot: placeOf('order', key, id, 16).slot })
     }
   })
 

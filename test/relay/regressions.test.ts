@@ -8,9 +8,9 @@ import { emitAll, failing, open, prepareDatabase, quick, RecordingSink } from '.
 
 /** Two keys of one slot, in different lanes. */
 function keysOfOneSlot(): readonly [string, string] {
-  const first = placeOf('q0', '1', 16)
+  const first = placeOf('order', 'q0', '1', 16)
   for (let n = 1; ; n += 1) {
-    const { slot, lane } = placeOf(`q${n}`, '1', 16)
+    const { slot, lane } = placeOf('order', `q${n}`, '1', 16)
     if (slot === first.slot && lane % 16 !== first.lane % 16) return ['q0', `q${n}`]
   }
 }

@@ -40,11 +40,11 @@ const reserved = new Set([
 export function cloudEventsFormat({ transport, mode, source }: CloudEventsOptions): Format {
   // A line has no headers.
   const isBinary = mode === 'binary' && transport !== 'lines'
-  const encodeOne = isBinary ? binary : structured
+  const encodeOne = isBinary ? binary(transport, source) : structured(transport, source)
   return {
     name: isBinary ? 'cloudevents-binary' : 'cloudevents',
     encode: (change) => ({
-      ...encodeOne(change, attributesOf(change, source), transport),
+      ...encodeOne(change),
       messageId: change.messageId,
       destination: destinationOf(change),
       key: change.key,
@@ -53,47 +53,92 @@ export function cloudEventsFormat({ transport, mode, source }: CloudEventsOption
   }
 }
 
-type Encoded = Pick<Delivery, 'headers' | 'contentType' | 'body'>
+type Encode = (change: Change) => Pick<Delivery, 'headers' | 'contentType' | 'body'>
 
-function structured(change: Change, attributes: Record<string, string>, transport: string | undefined): Encoded {
-  return {
-    headers: transport === 'lines' ? {} : ownHeaders(change),
-    contentType: 'application/cloudevents+json; charset=utf-8',
-    body: jsonBody({ ...attributes, datacontenttype: 'application/json', data: dataOf(change) }),
+function structured(transport: string | undefined, source: string | undefined): Encode {
+  const style: AttributeStyle = { names: namesWith(''), source, encodeValue: asIs }
+  return (change) => {
+    const event: Record<string, unknown> = {}
+    addAttributes(event, change, style)
+    event['datacontenttype'] = 'application/json'
+    event['data'] = dataOf(change)
+    return {
+      headers: transport === 'lines' ? {} : ownHeaders(change),
+      contentType: 'application/cloudevents+json; charset=utf-8',
+      body: jsonBody(event),
+    }
   }
 }
 
-function binary(change: Change, attributes: Record<string, string>, transport: string | undefined): Encoded {
+function binary(transport: string | undefined, source: string | undefined): Encode {
   const prefix = prefixes[transport ?? ''] ?? otherPrefix
-  const isEncoded = percentEncoded.has(transport)
-  const named = Object.entries(attributes).map(([name, value]) => [
-    `${prefix}${name}`,
-    isEncoded ? percentEncode(value) : value,
-  ])
-  return {
+  const encodeValue = percentEncoded.has(transport) ? percentEncode : asIs
+  const style: AttributeStyle = { names: namesWith(prefix), source, encodeValue }
+  return (change) => {
     // Without a prefix every header is an attribute.
-    headers: { ...(prefix !== '' && ownHeaders(change)), ...(Object.fromEntries(named) as Record<string, string>) },
-    contentType: 'application/json',
-    body: jsonBody(dataOf(change)),
+    const headers = prefix === '' ? {} : ownHeaders(change)
+    addAttributes(headers, change, style)
+    return { headers, contentType: 'application/json', body: jsonBody(dataOf(change)) }
   }
 }
 
-function attributesOf(change: Change, source: string | undefined): Record<string, string> {
-  const { messageId, topic, key, operation, createdAt } = change
-  const type = change.type ?? (operation === null ? topic : `${topic}.${operation}`)
+/** What the attributes are called: made once, since names that are put together for each event are the dearest part of it. */
+interface AttributeNames {
+  readonly prefix: string
+  readonly specversion: string
+  readonly id: string
+  readonly source: string
+  readonly type: string
+  readonly time: string
+  readonly subject: string
+  readonly partitionkey: string
+}
+
+function namesWith(prefix: string): AttributeNames {
   return {
-    ...Object.fromEntries(Object.entries(ownHeaders(change)).filter(isExtension)),
-    specversion: '1.0',
-    id: messageId,
-    source: source ?? `/trunkline/${encodeURIComponent(topic.toWellFormed())}`,
-    // The attributes must not be empty.
-    type: type === '' ? topic : type,
-    time: createdAt,
-    ...(key !== null && key !== '' && { subject: key, partitionkey: key }),
+    prefix,
+    specversion: `${prefix}specversion`,
+    id: `${prefix}id`,
+    source: `${prefix}source`,
+    type: `${prefix}type`,
+    time: `${prefix}time`,
+    subject: `${prefix}subject`,
+    partitionkey: `${prefix}partitionkey`,
   }
 }
 
-function isExtension([name]: [string, string]): boolean {
+interface AttributeStyle {
+  readonly names: AttributeNames
+  readonly source: string | undefined
+  readonly encodeValue: (value: string) => string
+}
+
+function addAttributes(target: Record<string, unknown>, change: Change, style: AttributeStyle): void {
+  const { names, source, encodeValue } = style
+  const { messageId, topic, key, operation, createdAt } = change
+  if (change.headers !== null) {
+    for (const [name, value] of Object.entries(ownHeaders(change))) {
+      if (isExtension(name)) target[names.prefix + name] = encodeValue(value)
+    }
+  }
+  const type = change.type ?? (operation === null ? topic : `${topic}.${operation}`)
+  target[names.specversion] = '1.0'
+  target[names.id] = messageId
+  target[names.source] = encodeValue(source ?? `/trunkline/${encodeURIComponent(topic.toWellFormed())}`)
+  // The attributes must not be empty.
+  target[names.type] = encodeValue(type === '' ? topic : type)
+  target[names.time] = createdAt
+  if (key === null || key === '') return
+  const subject = encodeValue(key)
+  target[names.subject] = subject
+  target[names.partitionkey] = subject
+}
+
+function asIs(value: string): string {
+  return value
+}
+
+function isExtension(name: string): boolean {
   return /^[a-z0-9]{1,20}$/.test(name) && !reserved.has(name)
 }
 
