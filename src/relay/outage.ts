@@ -6,6 +6,7 @@ const unreachedCodes = new Set([
   'connection_failed',
   'connection_refused',
   'delivery_timed_out',
+  'output_closed',
   'relay_stopping',
   'sink_not_running',
 ])

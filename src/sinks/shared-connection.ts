@@ -71,7 +71,7 @@ export class SharedConnection<Session> {
   #describe(error: unknown): TrunklineError {
     if (error instanceof TrunklineError) return error
     const { sinkName, secrets } = this.#options
-    return new DeliveryError(`${sinkName}: the connection failed: ${secrets.messageOf(error)}.`, {
+    return new DeliveryError(`${sinkName}: the connection failed: ${secrets.messageOf(error).replace(/\.$/, '')}.`, {
       code: 'connection_failed',
       retryable: true,
       hint: 'Look whether the broker runs, listens there, and knows these credentials.',

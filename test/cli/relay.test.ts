@@ -1,6 +1,9 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { pathToFileURL } from 'node:url'
 import { expect, onTestFinished, test } from 'vitest'
 import { emitAll, prepareDatabase } from '../relay/relaying.ts'
@@ -44,7 +47,30 @@ async function prepareConfig(): Promise<{ directory: string; config: string; arr
   return { directory, config, arrived }
 }
 
+const main = join(import.meta.dirname, '..', '..', 'src', 'cli', 'main.ts')
+
 describeEachPostgres('trunkline relay', (server) => {
+  test(
+    'ends when nobody reads standard output any more: no attempt is counted for it',
+    { timeout: 90_000 },
+    async () => {
+      const database = await prepareDatabase(server)
+      await emitAll(database, [
+        ['a', { n: 1 }],
+        ['b', { n: 2 }],
+      ])
+      const relay = ['relay', '--name', 'piped', '--topic', 'order', '--sink', 'stdout:', '--url', database.url]
+      const child = spawn(process.execPath, [main, ...relay], { stdio: ['ignore', 'pipe', 'pipe'] })
+      child.stdout.destroy()
+      const [stderr, [code]] = await Promise.all([text(child.stderr), once(child, 'exit')])
+      expect(stderr).toContain('Nobody reads standard output any more.')
+      expect(code).toBe(1)
+      expect(await database.query('select from trunkline.failed_delivery')).toEqual([])
+      const again = await trunkline([...relay, '--once'])
+      expect(again.stdout.trim().split('\n')).toHaveLength(2)
+    },
+  )
+
   test('--once delivers what is committed and ends; dead letters are listed, shown, redriven, discarded', async () => {
     const database = await prepareDatabase(server)
     const { config, arrived } = await prepareConfig()

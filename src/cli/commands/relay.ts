@@ -85,17 +85,33 @@ async function run(relay: Relay, context: CommandContext, options: Options): Pro
   relay.on('dead-letter', () => {
     deadLetters += 1
   })
+  const output = closedOutput(options.sink)
+  const signal = AbortSignal.any([context.signal, output])
   await relay.start()
   try {
-    if (options.once === true) await relay.drained(context.signal)
-    else if (!context.signal.aborted) await Promise.race([once(context.signal, 'abort'), untilBroken(relay)])
+    if (options.once === true) await relay.drained(signal)
+    else if (!signal.aborted) await Promise.race([once(signal, 'abort'), untilBroken(relay)])
   } finally {
     await relay.stop()
     // Standard output may be the sink's.
     const summary = { relay: relay.name, delivered: relay.deliveredCount, deadLetters }
     context.logger.info(`Delivered ${summary.delivered}, dead letters ${deadLetters}.`, { relay: relay.name })
-    if (context.isJson && !options.sink.startsWith('stdout:')) context.print(summary, undefined)
+    if (context.isJson && !isStdout(options.sink)) context.print(summary, undefined)
   }
+  if (!output.aborted) return
+  context.logger.error('Nobody reads standard output any more. What was not confirmed is delivered at the next start.')
+  throw new CommandFailed()
+}
+
+function isStdout(sink: string): boolean {
+  return sink.startsWith('stdout:')
+}
+
+/** Aborts when standard output is the sink and nobody reads it any more (trunkline relay … | head): only another start mends that. */
+function closedOutput(sink: string): AbortSignal {
+  const closed = new AbortController()
+  if (isStdout(sink)) process.stdout.once('error', () => closed.abort())
+  return closed.signal
 }
 
 /** Ends the command when nothing but another start can mend it. */
