@@ -188,15 +188,17 @@ export class RelayRun {
   async stop(): Promise<void> {
     this.#isStopping = true
     this.#wakeAll()
-    const grace = Promise.withResolvers<void>()
+    const [grace, late] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
     const giveUp = setTimeout(() => {
       this.#calls.abort()
       grace.resolve()
     }, stopGraceMs)
+    const giveUpOnSink = setTimeout(late.resolve, 2 * stopGraceMs)
     await Promise.race([this.#shares.leave(), grace.promise])
     // A sink that does not settle although it was told to give up must not hold up everything (S3).
-    const ended = Promise.all([this.#lanes.stop(), this.#retries.stop()])
-    await Promise.race([ended, grace.promise.then(() => pause(stopGraceMs))])
+    await Promise.race([Promise.all([this.#lanes.stop(), this.#retries.stop()]), late.promise])
+    // A timer that is left would keep the process from ending.
+    clearTimeout(giveUpOnSink)
     clearTimeout(giveUp)
     await Promise.all(this.#loops)
     await this.#dropAhead()
