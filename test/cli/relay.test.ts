@@ -8,7 +8,7 @@ import { pathToFileURL } from 'node:url'
 import { expect, onTestFinished, test } from 'vitest'
 import { emitAll, prepareDatabase } from '../relay/relaying.ts'
 import { describeEachPostgres, eventually } from '../support/index.ts'
-import { objectsOf, type Run, trunkline } from './trunkline.ts'
+import { main, objectsOf, type Run, trunkline } from './trunkline.ts'
 
 const errorModule = pathToFileURL(join(import.meta.dirname, '..', '..', 'src', 'relay', 'sink.ts')).href
 
@@ -47,29 +47,23 @@ async function prepareConfig(): Promise<{ directory: string; config: string; arr
   return { directory, config, arrived }
 }
 
-const main = join(import.meta.dirname, '..', '..', 'src', 'cli', 'main.ts')
-
 describeEachPostgres('trunkline relay', (server) => {
-  test(
-    'ends when nobody reads standard output any more: no attempt is counted for it',
-    { timeout: 90_000 },
-    async () => {
-      const database = await prepareDatabase(server)
-      await emitAll(database, [
-        ['a', { n: 1 }],
-        ['b', { n: 2 }],
-      ])
-      const relay = ['relay', '--name', 'piped', '--topic', 'order', '--sink', 'stdout:', '--url', database.url]
-      const child = spawn(process.execPath, [main, ...relay], { stdio: ['ignore', 'pipe', 'pipe'] })
-      child.stdout.destroy()
-      const [stderr, ended] = await Promise.all([readAll(child.stderr), once(child, 'exit')])
-      expect(stderr).toContain('Nobody reads standard output any more.')
-      expect(ended).toEqual([1, null])
-      expect(await database.query('select from trunkline.failed_delivery')).toEqual([])
-      const again = await trunkline([...relay, '--once'])
-      expect(again.stdout.trim().split('\n')).toHaveLength(2)
-    },
-  )
+  test('ends when nobody reads standard output any more: no attempt is counted for it', async () => {
+    const database = await prepareDatabase(server)
+    await emitAll(database, [
+      ['a', { n: 1 }],
+      ['b', { n: 2 }],
+    ])
+    const relay = ['relay', '--name', 'piped', '--topic', 'order', '--sink', 'stdout:', '--url', database.url]
+    const child = spawn(process.execPath, [main, ...relay], { stdio: ['ignore', 'pipe', 'pipe'] })
+    child.stdout.destroy()
+    const [stderr, ended] = await Promise.all([readAll(child.stderr), once(child, 'exit')])
+    expect(stderr).toContain('Nobody reads standard output any more.')
+    expect(ended).toEqual([1, null])
+    expect(await database.query('select from trunkline.failed_delivery')).toEqual([])
+    const again = await trunkline([...relay, '--once'])
+    expect(again.stdout.trim().split('\n')).toHaveLength(2)
+  })
 
   test('--once delivers what is committed and ends; dead letters are listed, shown, redriven, discarded', async () => {
     const database = await prepareDatabase(server)

@@ -3,7 +3,8 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 
-const main = join(import.meta.dirname, '..', '..', 'src', 'cli', 'main.ts')
+/** The command line's file, for a test that starts it in a way of its own. */
+export const main: string = join(import.meta.dirname, '..', '..', 'src', 'cli', 'main.ts')
 
 /** What a run of the command left. */
 export interface Run {
