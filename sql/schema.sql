@@ -666,8 +666,10 @@ begin
     if written = 1 and in_count > 1 then
       -- An id that is known is told of by append_repeated(). One that somebody writes at this very moment is a unique_violation:
       -- "on conflict" would make each row half as dear again.
+      -- One id after the other: for "= any" a plan that was made while the table was small reads all of it.
       exit when exists (
-        select from event as k where k.id = any (in_ids) and k.position <> append_events.positions::bigint
+        select from unnest(in_ids) as i (id) cross join lateral (select k.position from event as k where k.id = i.id limit 1) as k
+        where k.position <> append_events.positions::bigint
       );
       with rest as (
         insert into event (id, aggregate_type, aggregate_id, version, type, schema_version, payload, metadata, created_at)
@@ -694,7 +696,9 @@ begin
       return;
     end if;
     -- A writer with an expected version was faster than one without: after it, then. Unless an id is taken.
-    exit when in_expected >= 0 or written > 0 or exists (select from event as k where k.id = any (in_ids));
+    exit when in_expected >= 0 or written > 0 or exists (
+      select from unnest(in_ids) as i (id) cross join lateral (select from event as k where k.id = i.id limit 1) as k
+    );
   end loop;
 
   -- Tells the first result when these very events are there, raises otherwise.
@@ -795,9 +799,8 @@ begin
   ) with ordinality as e (id, type, schema_version, payload, ordinal)
   join (
     select x.*, min(x.version) over () - 1 as base
-    from event as x
-    where x.id = any (in_ids)
-      and x.position::text <> all (string_to_array(own, ','))
+    from unnest(in_ids) as i (id) cross join lateral (select * from event as k where k.id = i.id limit 1) as x
+    where x.position::text <> all (string_to_array(own, ','))
   ) as k on k.id = e.id;
 
   if known = in_count and same = in_count then
@@ -806,8 +809,8 @@ begin
   if known > 0 then
     select k.id, k.aggregate_type || case when k.aggregate_id = '' then '' else '-' || k.aggregate_id end as stream, k.version
     into taken
-    from event as k
-    where k.id = any (in_ids) and k.position::text <> all (string_to_array(own, ','))
+    from unnest(in_ids) as i (id) cross join lateral (select * from event as e where e.id = i.id limit 1) as k
+    where k.position::text <> all (string_to_array(own, ','))
     order by k.position
     limit 1;
     raise exception using errcode = 'TL012',
@@ -1493,25 +1496,44 @@ begin
     ) as b;
     given := looked_at;
     last_given := up_to;
+    is_cut := looked_at = in_rows;
   else
-    select count(*), max(b.position), count(b.bytes), sum(b.bytes), min(b.position) filter (where b.bytes is not null),
-      max(b.position) filter (where b.bytes is not null)
-    into looked_at, up_to, given, bytes, first_given, last_given
+    -- Looks no further than the page needs: where most are wanted, that is far less than in_rows.
+    select count(*) > in_limit, least(count(*), in_limit), sum(b.bytes) filter (where b.place <= in_limit), min(b.position),
+      max(b.position) filter (where b.place <= in_limit)
+    into is_cut, given, bytes, first_given, last_given
     from (
-      select e.position, case
-          when (in_types is null or e.type = any (in_types)) and (in_categories is null or e.aggregate_type = any (in_categories))
-          then pg_column_size(e.payload)
-        end as bytes
-      from event as e
-      where e.position > in_after and e.position <= least(settled, last_position)
-      order by e.position
-      limit in_rows
+      select w.position, w.bytes, row_number() over (order by w.position) as place
+      from (
+        select e.position, case
+            when (in_types is null or e.type = any (in_types)) and (in_categories is null or e.aggregate_type = any (in_categories))
+            then pg_column_size(e.payload)
+          end as bytes
+        from event as e
+        where e.position > in_after and e.position <= least(settled, last_position)
+        order by e.position
+        limit in_rows
+      ) as w
+      where w.bytes is not null
+      order by w.position
+      limit in_limit + 1
     ) as b;
+    if is_cut then
+      up_to := last_given;
+    else
+      select count(*) = in_rows, max(b.position) into is_cut, up_to
+      from (
+        select e.position
+        from event as e
+        where e.position > in_after and e.position <= least(settled, last_position)
+        order by e.position
+        limit in_rows
+      ) as b;
+    end if;
   end if;
-  is_cut := looked_at = in_rows;
   if (not is_cut and settled < last_position) or given > in_limit or bytes >= in_bytes then
     -- As events follow each other without a gap, or below the mark, and as they fit.
-    select count(*) = in_rows or count(*) > count(*) filter (where b.fits), max(b.position) filter (where b.fits),
+    select is_cut or count(*) = in_rows or count(*) > count(*) filter (where b.fits), max(b.position) filter (where b.fits),
       count(b.bytes) filter (where b.fits), min(b.position) filter (where b.fits and b.bytes is not null),
       max(b.position) filter (where b.fits and b.bytes is not null)
     into is_cut, up_to, given, first_given, last_given
@@ -1525,7 +1547,7 @@ begin
             then pg_column_size(e.payload)
           end as bytes
         from event as e
-        where e.position > in_after and e.position <= last_position
+        where e.position > in_after and e.position <= case when is_cut then up_to else last_position end
         order by e.position
         limit in_rows
       ) as w

@@ -63,8 +63,10 @@ begin
     if written = 1 and in_count > 1 then
       -- An id that is known is told of by append_repeated(). One that somebody writes at this very moment is a unique_violation:
       -- "on conflict" would make each row half as dear again.
+      -- One id after the other: for "= any" a plan that was made while the table was small reads all of it.
       exit when exists (
-        select from event as k where k.id = any (in_ids) and k.position <> append_events.positions::bigint
+        select from unnest(in_ids) as i (id) cross join lateral (select k.position from event as k where k.id = i.id limit 1) as k
+        where k.position <> append_events.positions::bigint
       );
       with rest as (
         insert into event (id, aggregate_type, aggregate_id, version, type, schema_version, payload, metadata, created_at)
@@ -91,7 +93,9 @@ begin
       return;
     end if;
     -- A writer with an expected version was faster than one without: after it, then. Unless an id is taken.
-    exit when in_expected >= 0 or written > 0 or exists (select from event as k where k.id = any (in_ids));
+    exit when in_expected >= 0 or written > 0 or exists (
+      select from unnest(in_ids) as i (id) cross join lateral (select from event as k where k.id = i.id limit 1) as k
+    );
   end loop;
 
   -- Tells the first result when these very events are there, raises otherwise.

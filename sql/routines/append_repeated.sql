@@ -42,9 +42,8 @@ begin
   ) with ordinality as e (id, type, schema_version, payload, ordinal)
   join (
     select x.*, min(x.version) over () - 1 as base
-    from event as x
-    where x.id = any (in_ids)
-      and x.position::text <> all (string_to_array(own, ','))
+    from unnest(in_ids) as i (id) cross join lateral (select * from event as k where k.id = i.id limit 1) as x
+    where x.position::text <> all (string_to_array(own, ','))
   ) as k on k.id = e.id;
 
   if known = in_count and same = in_count then
@@ -53,8 +52,8 @@ begin
   if known > 0 then
     select k.id, k.aggregate_type || case when k.aggregate_id = '' then '' else '-' || k.aggregate_id end as stream, k.version
     into taken
-    from event as k
-    where k.id = any (in_ids) and k.position::text <> all (string_to_array(own, ','))
+    from unnest(in_ids) as i (id) cross join lateral (select * from event as e where e.id = i.id limit 1) as k
+    where k.position::text <> all (string_to_array(own, ','))
     order by k.position
     limit 1;
     raise exception using errcode = 'TL012',

@@ -70,25 +70,44 @@ begin
     ) as b;
     given := looked_at;
     last_given := up_to;
+    is_cut := looked_at = in_rows;
   else
-    select count(*), max(b.position), count(b.bytes), sum(b.bytes), min(b.position) filter (where b.bytes is not null),
-      max(b.position) filter (where b.bytes is not null)
-    into looked_at, up_to, given, bytes, first_given, last_given
+    -- Looks no further than the page needs: where most are wanted, that is far less than in_rows.
+    select count(*) > in_limit, least(count(*), in_limit), sum(b.bytes) filter (where b.place <= in_limit), min(b.position),
+      max(b.position) filter (where b.place <= in_limit)
+    into is_cut, given, bytes, first_given, last_given
     from (
-      select e.position, case
-          when (in_types is null or e.type = any (in_types)) and (in_categories is null or e.aggregate_type = any (in_categories))
-          then pg_column_size(e.payload)
-        end as bytes
-      from event as e
-      where e.position > in_after and e.position <= least(settled, last_position)
-      order by e.position
-      limit in_rows
+      select w.position, w.bytes, row_number() over (order by w.position) as place
+      from (
+        select e.position, case
+            when (in_types is null or e.type = any (in_types)) and (in_categories is null or e.aggregate_type = any (in_categories))
+            then pg_column_size(e.payload)
+          end as bytes
+        from event as e
+        where e.position > in_after and e.position <= least(settled, last_position)
+        order by e.position
+        limit in_rows
+      ) as w
+      where w.bytes is not null
+      order by w.position
+      limit in_limit + 1
     ) as b;
+    if is_cut then
+      up_to := last_given;
+    else
+      select count(*) = in_rows, max(b.position) into is_cut, up_to
+      from (
+        select e.position
+        from event as e
+        where e.position > in_after and e.position <= least(settled, last_position)
+        order by e.position
+        limit in_rows
+      ) as b;
+    end if;
   end if;
-  is_cut := looked_at = in_rows;
   if (not is_cut and settled < last_position) or given > in_limit or bytes >= in_bytes then
     -- As events follow each other without a gap, or below the mark, and as they fit.
-    select count(*) = in_rows or count(*) > count(*) filter (where b.fits), max(b.position) filter (where b.fits),
+    select is_cut or count(*) = in_rows or count(*) > count(*) filter (where b.fits), max(b.position) filter (where b.fits),
       count(b.bytes) filter (where b.fits), min(b.position) filter (where b.fits and b.bytes is not null),
       max(b.position) filter (where b.fits and b.bytes is not null)
     into is_cut, up_to, given, first_given, last_given
@@ -102,7 +121,7 @@ begin
             then pg_column_size(e.payload)
           end as bytes
         from event as e
-        where e.position > in_after and e.position <= last_position
+        where e.position > in_after and e.position <= case when is_cut then up_to else last_position end
         order by e.position
         limit in_rows
       ) as w
