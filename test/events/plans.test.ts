@@ -39,7 +39,9 @@ describeEachPostgres('plans that were made while the table of events was empty',
       await trunkline.events.append(`batch-${n}`, n % 2 === 0 ? 'any' : 'no-stream', batch(`${n}`, 100), { tx: client })
       await trunkline.events.append('one-1', n, batch('one', 1), { tx: client })
     }
-    const repeated = batch('again', 100).map((event, n) => ({ ...event, id: `018f3a4c-0000-7000-8000-${n + 1e11}` }))
+    const repeated = batch('again', 100).map((event, n) =>
+      Object.assign(event, { id: `018f3a4c-0000-7000-8000-${n + 1e11}` }),
+    )
     for (let n = 0; n < 10; n += 1) await trunkline.events.append('again-1', 'any', repeated, { tx: client })
     const { scans, fetched } = await readBy(client)
     expect(scans).toBe(0)
