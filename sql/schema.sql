@@ -937,17 +937,17 @@ begin
     if tg_level = 'ROW' then
       -- One row travels as a parameter: $1 is OLD, $2 is NEW.
       if tg_op <> 'INSERT' then
-        old_side := 'select ' || image || ' as image, 1::bigint as ordinal from (select ($1).*) as r';
+        old_side := 'select ' || image || ' as image, 1::bigint as ordinal from ' || captured_source(tg_relid, '(select ($1).*)') || ' as r';
       end if;
       if tg_op <> 'DELETE' then
-        new_side := 'select ' || image || ' as image, 1::bigint as ordinal from (select ($2).*) as r';
+        new_side := 'select ' || image || ' as image, 1::bigint as ordinal from ' || captured_source(tg_relid, '(select ($2).*)') || ' as r';
       end if;
     else
       if tg_op <> 'INSERT' then
-        old_side := 'select ' || image || ' as image, row_number() over () as ordinal from trunkline_old as r';
+        old_side := 'select ' || image || ' as image, row_number() over () as ordinal from ' || captured_source(tg_relid, 'trunkline_old') || ' as r';
       end if;
       if tg_op <> 'DELETE' then
-        new_side := 'select ' || image || ' as image, row_number() over () as ordinal from trunkline_new as r';
+        new_side := 'select ' || image || ' as image, row_number() over () as ordinal from ' || captured_source(tg_relid, 'trunkline_new') || ' as r';
       end if;
     end if;
     execute captured_rows(old_side, new_side, spec.rows = 'keys') into olds, news, operations
@@ -1228,6 +1228,29 @@ AS $function$
   )
 $function$;
 
+CREATE OR REPLACE FUNCTION trunkline.captured_source(relation oid, source text)
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select case
+    when bool_or(a.attgenerated = 'v') then format(
+      '(select %s from %s as v)',
+      string_agg(
+        -- The expression names its columns without a table: they are found in v.
+        case a.attgenerated when 'v' then format('(%s) as %I', pg_get_expr(d.adbin, d.adrelid), a.attname) else format('v.%I', a.attname) end,
+        ', ' order by a.attnum
+      ),
+      source
+    )
+    else source
+  end
+  from pg_attribute as a
+  left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+  where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
+$function$;
+
 CREATE OR REPLACE FUNCTION trunkline.checked_topic(target regclass, label text, rows text, exclude text[], filter text, wake text)
  RETURNS trunkline.topic
  LANGUAGE plpgsql
@@ -1263,7 +1286,8 @@ begin
     from pg_index as i
     cross join unnest(i.indkey::smallint[]) with ordinality as k (attnum, place)
     join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.attnum
-    where i.indrelid = target and i.indisprimary
+    -- What it INCLUDEs is carried along, and tells no rows apart.
+    where i.indrelid = target and i.indisprimary and k.place <= i.indnkeyatts
       and not exists (select from pg_inherits as h join pg_class as c on c.oid = h.inhparent where h.inhparent = target and c.relkind <> 'p')
   ), '{}');
 
@@ -3504,7 +3528,8 @@ begin
   return (
     select md5(concat_ws('|',
       (select concat_ws(' ', c.relnamespace, c.relname) from pg_class as c where c.oid = table_oid),
-      (select string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod), ',' order by a.attnum)
+      -- xmin: a column may have got other values without another type (ALTER COLUMN … TYPE … USING, SET EXPRESSION).
+      (select string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod, a.xmin), ',' order by a.attnum)
         from pg_attribute as a where a.attrelid = table_oid and a.attnum > 0 and not a.attisdropped),
       (select i.indkey::text from pg_index as i where i.indrelid = table_oid and i.indisprimary),
       -- A partition that came later has no trigger on TRUNCATE (32), which gives it another file.
@@ -3617,7 +3642,10 @@ AS $function$
         from pg_class as l join pg_namespace as n on n.oid = l.relnamespace
         where l.oid = 'log'::regclass
       ) || '_capture_' || spec.id as prefix,
-      case when spec.rows = 'keys' or spec.exclude <> '{}' or spec.filter is not null then 'capture_custom' end as custom,
+      case when spec.rows = 'keys' or spec.exclude <> '{}' or spec.filter is not null
+        -- A virtual column has to be computed.
+        or exists (select from pg_attribute as a where a.attrelid = c.oid and a.attgenerated = 'v' and not a.attisdropped)
+        then 'capture_custom' end as custom,
       case when spec.rows = 'keys' and spec.filter is null then 'capture_keys_' || spec.id end as keyed
     from pg_class as c
     where c.oid = spec.relation
