@@ -863,11 +863,16 @@ begin
         is distinct from (spec.name, true, spec.rows, spec.exclude, spec.filter, spec.wake, spec.key_columns);
   end if;
 
-  -- A table that got a child, say, is captured by row from now on: what it had would write rows twice.
+  -- A table that got a child, say, is captured by row from now on: what it had would write rows twice. So would what
+  -- a restore brought with it.
   for standing in
-    select s.relation, s.name from standing_triggers(spec.id) as s
-    except
-    select w.relation, w.name from wanted_triggers(spec) as w
+    (
+      select s.relation, s.name from standing_triggers(spec.id) as s
+      except
+      select w.relation, w.name from wanted_triggers(spec) as w
+    )
+    union
+    select s.relation, s.name from stray_triggers(target) as s
   loop
     execute format('drop trigger %I on %s', standing.name, standing.relation::regclass);
     changed := true;
@@ -1989,7 +1994,7 @@ begin
   -- rotate() runs as its owner and does nothing that is not due: whoever reads keeps the log bounded.
   execute format(
     'grant execute on function decodable, event_page, event_stream_page, event_streams, event_writers, find_table, first_xid, is_covered, key_slot, log_identity, inbox_clean, log_page, log_slot, message_id, missing_triggers, next_tick, '
-    || 'open_writers, rotate, standing_triggers, table_fingerprint, table_tree, tick_xids, topic_rules, '
+    || 'open_writers, rotate, standing_triggers, stray_triggers, table_fingerprint, table_tree, tick_xids, topic_rules, '
     || 'topic_signature, wake_key, wake_mode, wanted_triggers to %I',
     role
   );
@@ -3354,7 +3359,8 @@ declare
   standing record;
 begin
   perform pg_advisory_xact_lock(hashtextextended('trunkline capture', target::oid::bigint));
-  if not exists (select from topic as t where t.relation = target and t.captured) then
+  if not exists (select from topic as t where t.relation = target and t.captured)
+    and not exists (select from stray_triggers(target)) then
     return false;
   end if;
   if not pg_has_role((select c.relowner from pg_class as c where c.oid = target), 'USAGE') then
@@ -3363,6 +3369,8 @@ begin
   end if;
   for standing in
     select s.relation, s.name from topic as t cross join lateral standing_triggers(t.id) as s where t.relation = target
+    union
+    select s.relation, s.name from stray_triggers(target) as s
   loop
     execute format('drop trigger %I on %s', standing.name, standing.relation::regclass);
   end loop;
@@ -3504,6 +3512,36 @@ AS $function$
       select from pg_depend as d
       where d.classid = 'pg_trigger'::regclass and d.objid = t.oid
         and d.refclassid = 'pg_trigger'::regclass and d.deptype in ('P', 'S', 'I')
+    )
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.stray_triggers(root oid DEFAULT NULL::oid)
+ RETURNS TABLE(relation oid, name text)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+  with home as (
+    select c.relnamespace as oid from pg_class as c where c.oid = 'log'::regclass
+  )
+  select t.tgrelid, t.tgname::text
+  from pg_trigger as t
+  join pg_class as c on c.oid = t.tgrelid
+  join pg_proc as p on p.oid = t.tgfoid
+  join home as h on h.oid = p.pronamespace and h.oid <> c.relnamespace
+  where not t.tgisinternal
+    and (root is null or t.tgrelid in (select m.relation from table_tree(root) as m))
+    and not exists (
+      select from pg_depend as d
+      where d.classid = 'pg_trigger'::regclass and d.objid = t.oid
+        and d.refclassid = 'pg_trigger'::regclass and d.deptype in ('P', 'S', 'I')
+    )
+    and not exists (
+      select from topic as k
+      cross join lateral wanted_triggers(k) as w
+      -- Arguments are stored as text after text, each ended by a zero byte.
+      where k.captured and k.id::text = split_part(encode(t.tgargs, 'escape'), '\000', 1)
+        and w.relation = t.tgrelid and w.name = t.tgname::text
     )
 $function$;
 
