@@ -3,6 +3,7 @@ import { backoffMs, messageOf, Pause, pause, type TrunklineError } from '../core
 import { type Batch, LogReader, parsePosition, ReaderRest } from '../log/index.ts'
 import { isConnectionFailure, toTrunklineError } from '../postgres/index.ts'
 import { Deliverer, type DelivererOptions } from './deliverer.ts'
+import { endedInTime, stopGraceMs } from './grace.ts'
 import { HeldKeys } from './held-keys.ts'
 import { Lanes } from './lanes.ts'
 import { Membership } from './membership.ts'
@@ -16,8 +17,6 @@ import { Retries } from './retries.ts'
 import { Router } from './router.ts'
 import { Shares } from './shares.ts'
 
-/** How long calls in flight are waited for when the relay stops, in milliseconds; then they are told to give up. */
-const stopGraceMs = 10_000
 /** Deliveries done and not saved after which a checkpoint is due at once: what a crash repeats, about. */
 const saveAfter = 1_000
 /** How often the place of a relay that has nothing to do is saved, in milliseconds. */
@@ -188,18 +187,13 @@ export class RelayRun {
   async stop(): Promise<void> {
     this.#isStopping = true
     this.#wakeAll()
-    const [grace, late] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
-    const giveUp = setTimeout(() => {
-      this.#calls.abort()
-      grace.resolve()
-    }, stopGraceMs)
+    const late = Promise.withResolvers<void>()
     const giveUpOnSink = setTimeout(late.resolve, 2 * stopGraceMs)
-    await Promise.race([this.#shares.leave(), grace.promise])
+    if (!(await endedInTime(this.#shares.leave(), () => this.#outage.error !== undefined))) this.#calls.abort()
     // A sink that does not settle although it was told to give up must not hold up everything (S3).
     await Promise.race([Promise.all([this.#lanes.stop(), this.#retries.stop()]), late.promise])
     // A timer that is left would keep the process from ending.
     clearTimeout(giveUpOnSink)
-    clearTimeout(giveUp)
     await Promise.all(this.#loops)
     await this.#dropAhead()
     await this.#membership.stop()

@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { expect, onTestFinished, test } from 'vitest'
 import { createTrunkline } from '../../src/index.ts'
 import { describeEachPostgres, eventually, USER_ROLE } from '../support/index.ts'
@@ -64,6 +65,41 @@ describeEachPostgres('relay', (server) => {
     await relay.start()
     await relay.drained()
     expect(sink.confirmed).toHaveLength(100)
+  })
+
+  test('stops within 2 s while its receiver is out of reach, although much is begun', async () => {
+    const database = await prepareDatabase(server)
+    let isDown = false
+    const sink = new RecordingSink({
+      batchSizeMax: 10,
+      judge: async (_delivery, signal) => {
+        if (!isDown) return undefined
+        // Half of the calls are refused, the others hang.
+        if (sink.attempts.length % 2 === 0) return failing('connection_refused', true)
+        if (!signal.aborted) await once(signal, 'abort')
+        return failing('relay_stopping', true)
+      },
+    })
+    const relay = open(database.url).relay(quick({ sink }))
+    await relay.start()
+    await emitMany(database, 400, 40)
+    await eventually(() => sink.confirmed.length > 50, { what: 'some arrive' })
+    isDown = true
+    await emitMany(database, 400, 40)
+    const before = sink.attempts.length
+    await eventually(() => sink.attempts.length > before + 20, { what: 'it tries' })
+    const stopping = performance.now()
+    await relay.stop()
+    expect(performance.now() - stopping).toBeLessThan(3_000)
+    expect(await database.query('select from trunkline.failed_delivery')).toEqual([])
+    isDown = false
+    await relay.start()
+    await relay.drained()
+    for (let key = 0; key < 40; key += 1) {
+      const seen = [...new Set(sink.confirmed.filter((d) => d.key === `k${key}`).map(({ change }) => change.id))]
+      expect(seen).toHaveLength(20)
+      expect(seen).toEqual(seen.toSorted((a, b) => Number(a) - Number(b)))
+    }
   })
 
   test('polls where it may not listen, and runs as a role that was granted what it needs', async () => {

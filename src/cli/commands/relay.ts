@@ -48,7 +48,7 @@ export function relayCommand(signal: AbortSignal): Command {
         'debezium',
       ]),
     )
-    .option('--once', 'deliver all that is committed now, then exit')
+    .option('--once', 'deliver all that is committed now, then exit: 1 when dead letters were made')
     .addHelpText(
       'after',
       `
@@ -98,9 +98,13 @@ async function run(relay: Relay, context: CommandContext, options: Options): Pro
     context.logger.info(`Delivered ${summary.delivered}, dead letters ${deadLetters}.`, { relay: relay.name })
     if (context.isJson && !isStdout(options.sink)) context.print(summary, undefined)
   }
-  if (!output.aborted) return
-  context.logger.error('Nobody reads standard output any more. What was not confirmed is delivered at the next start.')
-  throw new CommandFailed()
+  if (output.aborted) {
+    context.logger.error(
+      'Nobody reads standard output any more. What was not confirmed is delivered at the next start.',
+    )
+  }
+  // A script that runs it once wants to know that not all has arrived.
+  if (output.aborted || (options.once === true && deadLetters > 0)) throw new CommandFailed()
 }
 
 function isStdout(sink: string): boolean {
