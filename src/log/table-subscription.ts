@@ -146,6 +146,8 @@ async function copyTable(
 ): Promise<TableCopy> {
   const { schemaName, tableName, isLockable } = await describe(pool, schema, follower)
   const client = await pool.connect()
+  // A connection that breaks between two statements tells so here, and then to the next one: unheard it would end the process.
+  client.on('error', ignore)
   const query = async (text: string): Promise<pg.QueryArrayResult<unknown[]>> =>
     client.query<unknown[]>({ text, rowMode: 'array', query_timeout: roundTimeoutMs } as pg.QueryArrayConfig)
   try {
@@ -165,6 +167,7 @@ async function copyTable(
       if (rows.length < copyPageRows) break
     }
     await query('commit')
+    client.removeListener('error', ignore)
     client.release()
     return { table, statements, head }
   } catch (error) {
@@ -172,6 +175,10 @@ async function copyTable(
     client.release(true)
     throw toTrunklineError(error, `copying ${follower.selection.table}`)
   }
+}
+
+function ignore(): void {
+  // Nothing to do.
 }
 
 function otherLog(expected: string | undefined, found: string | undefined): TrunklineError {
