@@ -76,6 +76,7 @@ describeEachPostgres('doctor', (server) => {
       alter table disabled disable trigger user;
       alter table volatile set unlogged;
       alter table parted_1 disable trigger user;
+      alter table lacking enable row level security;
       create table child () inherits (parent)`)
     // Only a superuser may make a role write without triggers.
     await database.adminQuery(`alter role app_user in database ${database.name} set session_replication_role = replica`)
@@ -93,6 +94,7 @@ describeEachPostgres('doctor', (server) => {
         'error triggers_surplus',
         'info table_dropped',
         'warning after_trigger_writes',
+        'warning row_security',
         ...[...usual].filter((code) => server.version === '12' || code !== 'info attach_hazard'),
       ]),
     )
