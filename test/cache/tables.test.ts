@@ -367,7 +367,7 @@ describeEachPostgres('a cache of', (server) => {
     const dateOid: number = pg.types.builtins.DATE
     const types: pg.CustomTypesConfig = {
       getTypeParser: (oid: number, format?: 'text' | 'binary'): ((text: string) => unknown) =>
-        oid === dateOid ? strict : (pg.types.getTypeParser(oid, format as 'text') as (text: string) => unknown),
+        oid === dateOid ? strict : (pg.types.getTypeParser(oid, format) as never),
     }
     const pool = new pg.Pool({ connectionString: database().url, types })
     await using _ended = { [Symbol.asyncDispose]: async () => pool.end() }
