@@ -2096,7 +2096,7 @@ begin
     perform drop_keys_function(spec.id);
     return;
   end if;
-  select n.nspname, n.nspowner::regrole as owner into strict home
+  select n.nspname, c.relowner::regrole as owner into strict home
   from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
   where c.oid = 'log'::regclass;
   execute keys_function(spec, home.nspname);

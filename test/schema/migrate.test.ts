@@ -239,7 +239,9 @@ describeEachPostgres('migrate', (server) => {
     await expect(migrate({ pool: stranger, schema })).rejects.toThrow(/belongs to "app_owner"/)
     await database.query(`select ${schema}.grant_reader('app_user')`)
     expect(await migrate({ pool: stranger, schema })).toMatchObject({ migrations: [], routines: [] })
-    await database.query(`drop function ${schema}.topic_rules; delete from ${schema}.routine where name = 'topic_rules'`)
+    await database.query(
+      `drop function ${schema}.topic_rules; delete from ${schema}.routine where name = 'topic_rules'`,
+    )
     const before = await contentOf(database, schema)
     await expect(migrate({ pool: stranger, schema })).rejects.toMatchObject({
       code: 'no_privilege',
