@@ -2096,7 +2096,7 @@ begin
     perform drop_keys_function(spec.id);
     return;
   end if;
-  select n.nspname, n.nspowner::regrole as owner into strict home
+  select n.nspname, c.relowner::regrole as owner into strict home
   from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
   where c.oid = 'log'::regclass;
   execute keys_function(spec, home.nspname);
@@ -3572,7 +3572,8 @@ AS $function$
 begin
   return (
     select md5(concat_ws('|',
-      (select concat_ws(' ', c.relnamespace, c.relname) from pg_class as c where c.oid = table_oid),
+      (select concat_ws(' ', c.relnamespace, c.relname, c.relrowsecurity, c.relforcerowsecurity) from pg_class as c where c.oid = table_oid),
+      (select string_agg(concat_ws(' ', p.oid, p.xmin), ',' order by p.oid) from pg_policy as p where p.polrelid = table_oid),
       -- xmin: a column may have got other values without another type (ALTER COLUMN … TYPE … USING, SET EXPRESSION).
       (select string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod, a.xmin), ',' order by a.attnum)
         from pg_attribute as a where a.attrelid = table_oid and a.attnum > 0 and not a.attisdropped),

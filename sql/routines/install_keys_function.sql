@@ -1,5 +1,5 @@
 -- Creates the trigger function that only this topic has, if its triggers want one, or drops it: see
--- keys_function. Its owner is the schema's, as whom it runs.
+-- keys_function. Its owner is the log's, as whom it runs.
 create or replace function :"schema".install_keys_function(spec :"schema".topic) returns void
 language plpgsql
 set search_path = pg_catalog, :"schema", pg_temp
@@ -12,7 +12,7 @@ begin
     perform drop_keys_function(spec.id);
     return;
   end if;
-  select n.nspname, n.nspowner::regrole as owner into strict home
+  select n.nspname, c.relowner::regrole as owner into strict home
   from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
   where c.oid = 'log'::regclass;
   execute keys_function(spec, home.nspname);

@@ -1,5 +1,5 @@
 -- Changes when the rows of a captured table may have changed without a trigger telling (partitions
--- attached, detached, dropped, truncated), when its name, columns or key did, or when its capture did.
+-- attached, detached, dropped, truncated), when its name, columns, key or policies did, or when its capture did.
 -- PL/pgSQL, because it keeps its plan: as a SQL function it would be planned at each call.
 create or replace function :"schema".table_fingerprint(table_oid oid) returns text
 language plpgsql
@@ -9,7 +9,8 @@ as $function$
 begin
   return (
     select md5(concat_ws('|',
-      (select concat_ws(' ', c.relnamespace, c.relname) from pg_class as c where c.oid = table_oid),
+      (select concat_ws(' ', c.relnamespace, c.relname, c.relrowsecurity, c.relforcerowsecurity) from pg_class as c where c.oid = table_oid),
+      (select string_agg(concat_ws(' ', p.oid, p.xmin), ',' order by p.oid) from pg_policy as p where p.polrelid = table_oid),
       -- xmin: a column may have got other values without another type (ALTER COLUMN … TYPE … USING, SET EXPRESSION).
       (select string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod, a.xmin), ',' order by a.attnum)
         from pg_attribute as a where a.attrelid = table_oid and a.attnum > 0 and not a.attisdropped),

@@ -171,9 +171,11 @@ export class Cache<RowType = Row> extends Service implements Iterable<RowType> {
           code: 'not_fresh',
           retryable: true,
           hint:
-            xid === undefined
-              ? 'The server is out of reach or slow; the cache goes on serving what it has.'
-              : `Transaction ${xid} is still open, or its id was taken outside of it or on another server.`,
+            this.#staleCause !== undefined
+              ? `It is stale, and goes on serving what it has: ${messageOf(this.#staleCause)}`
+              : xid === undefined
+                ? 'The server is out of reach or slow; the cache goes on serving what it has.'
+                : `Transaction ${xid} is still open, or its id was taken outside of it or on another server.`,
           cause: this.#staleCause,
         }),
     )
@@ -184,6 +186,10 @@ export class Cache<RowType = Row> extends Service implements Iterable<RowType> {
     this.#feed.users.add(this)
     this.#subscription = await this.#feed.follow(this.#follower())
     this.#lookedAt = Math.max(this.#lookedAt, start)
+    if (this.#subscription.table?.isRestricted === true)
+      this.#logger.warn(
+        `${this.table} has row level security: the cache holds the rows that its role may see, and learns of changes of rows only.`,
+      )
   }
 
   protected async onStop(): Promise<void> {

@@ -34,6 +34,8 @@ export interface TableDescription {
   readonly where: string | undefined
   /** Whether this role may lock the table: PostgreSQL 12 asks for SELECT on each partition, too. */
   readonly isLockable: boolean
+  /** Row level security hides rows from this role, or may. */
+  readonly isRestricted: boolean
   /** Rows may be in other tables: partitions, or tables that inherit from it. */
   readonly hasChildren: boolean
   /** Changes when the table, its capture or its partitions did. */
@@ -62,6 +64,7 @@ interface TableRow {
   filter: string | null
   captured_key: string[]
   is_lockable: boolean
+  is_restricted: boolean
   has_children: boolean
   fingerprint: string
   /** Without those for TRUNCATE of a partition, which one that came later has not: the fingerprint tells of it. */
@@ -83,6 +86,7 @@ export async function describeTable(
        ${s}.table_fingerprint(c.oid) as fingerprint,
        current_setting('server_version_num')::integer >= 130000
          or (select bool_and(has_table_privilege(m.relation, 'SELECT')) from ${s}.table_tree(c.oid) as m) as is_lockable,
+       row_security_active(c.oid) as is_restricted,
        c.relkind = 'p' or exists (select from pg_inherits as h where h.inhparent = c.oid) as has_children,
        array(select m.name || ' on ' || m.relation::regclass from ${s}.missing_triggers(t) as m
          where m.relation = c.oid or c.relkind <> 'p' or m.event not like 'after truncate%') as missing,
@@ -107,6 +111,7 @@ export async function describeTable(
     throw notCaptured(selection.table, `of its triggers ${row.missing.join(', ')} are missing, disabled or changed`)
   const key = keyOf(row)
   checkKey(row, key)
+  if (row.is_restricted && key.length === 0) throw restricted(selection.table)
   const columns = selectedColumns(row, selection)
   const description: TableDescription = {
     oid: row.oid,
@@ -124,6 +129,7 @@ export async function describeTable(
     filter: row.filter ?? undefined,
     where: selection.where?.trim() === '' ? undefined : selection.where,
     isLockable: row.is_lockable,
+    isRestricted: row.is_restricted,
     hasChildren: row.has_children,
     fingerprint: row.fingerprint,
   }
@@ -197,6 +203,18 @@ async function checkCondition(
       },
     )
   }
+}
+
+/** The images in the log are those of all rows: they do not fit a copy of those that the role may see. */
+function restricted(table: string): InvalidInputError {
+  return new InvalidInputError(
+    `Table ${table} cannot be followed: row level security hides rows from this role, and without a primary key it is followed by what the log holds.`,
+    {
+      code: 'row_security',
+      hint: 'Connect as a role that sees all rows (alter role … bypassrls), or give the table a primary key.',
+      details: { table },
+    },
+  )
 }
 
 function notCaptured(table: string, why: string): InvalidInputError {

@@ -1,7 +1,7 @@
 import { randomInt } from 'node:crypto'
 import type pg from 'pg'
 import type { QueryResultRow } from 'pg'
-import { pause, TrunklineError } from '../core/index.ts'
+import { messageOf, pause, TrunklineError } from '../core/index.ts'
 import {
   type Queryable,
   quoteQualified,
@@ -10,6 +10,7 @@ import {
   toTrunklineError,
   withClient,
 } from '../postgres/index.ts'
+import { ColumnParsers, UnreadableValue } from './column-parsers.ts'
 import {
   headStatement,
   isNear,
@@ -172,12 +173,35 @@ async function copyOver(
   if (head.identity !== identity) throw otherLog(identity, head.identity)
   await connection.run(`declare trunkline_copy no scroll cursor for ${statements.copy}`)
   for (;;) {
-    const rows = await connection.run(`fetch ${copyPageRows} from trunkline_copy`)
+    const rows = await fetchPage(connection, table, statements.copyPrefix)
     follower.stageCopy({ prefix: statements.copyPrefix, rows })
     if (rows.length < copyPageRows) break
   }
   await connection.run('commit')
   return { table, statements, head }
+}
+
+async function fetchPage(connection: CopyConnection, table: TableDescription, prefix: number): Promise<unknown[][]> {
+  try {
+    return await connection.run(`fetch ${copyPageRows} from trunkline_copy`)
+  } catch (error) {
+    throw error instanceof UnreadableValue
+      ? undecodable(table, table.columns[error.place - prefix], error.cause)
+      : error
+  }
+}
+
+function undecodable(table: TableDescription, column: string | undefined, cause: unknown): TrunklineError {
+  const name = `${table.schemaName}.${table.tableName}`
+  return new TrunklineError(
+    `Column "${column ?? 'of the key'}" of ${name} holds a value at which the parser of its type fails: ${messageOf(cause)}.`,
+    {
+      code: 'undecodable_value',
+      hint: 'Mend the parser (types of the pool, pg.types.setTypeParser) or the row, or follow other columns.',
+      details: { table: name, column },
+      cause,
+    },
+  )
 }
 
 /** Each statement with a limit of time: a connection that has gone silent must not keep a copy for ever. */
@@ -194,7 +218,8 @@ class CopyConnection implements Queryable {
   }
 
   async run(text: string): Promise<unknown[][]> {
-    const query = { text, rowMode: 'array', query_timeout: roundTimeoutMs } as pg.QueryArrayConfig
+    const types = new ColumnParsers(this.#client)
+    const query = { text, types, rowMode: 'array', query_timeout: roundTimeoutMs } as pg.QueryArrayConfig
     return (await this.#client.query<unknown[]>(query)).rows
   }
 }

@@ -31,13 +31,13 @@ export async function retryWhileLocked<Result>(
   action: () => Promise<Result>,
   { timeoutMs = 30_000, signal, onRetry }: LockRetryOptions = {},
 ): Promise<Result> {
-  const deadline = Date.now() + timeoutMs
+  const deadline = performance.now() + timeoutMs
   for (let attempt = 1; ; attempt += 1) {
     try {
       return await action()
     } catch (error) {
       const waitMs = backoffMs(attempt)
-      if (!isLockContention(error) || signal?.aborted === true || Date.now() + waitMs >= deadline) throw error
+      if (!isLockContention(error) || signal?.aborted === true || performance.now() + waitMs >= deadline) throw error
       onRetry?.(attempt, error)
       await pause(waitMs)
     }

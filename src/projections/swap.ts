@@ -119,10 +119,10 @@ export class Swap {
       ])
       return rows[0]?.writers ?? []
     }
-    const deadline = Date.now() + lockTimeoutMs
+    const deadline = performance.now() + lockTimeoutMs
     const first = await look()
     for (let attempt = 1, left = first; left.length > 0; attempt += 1) {
-      if (Date.now() > deadline) throw new NotYet('a transaction that writes events is open')
+      if (performance.now() > deadline) throw new NotYet('a transaction that writes events is open')
       await pause(backoffMs(attempt, { firstMs: 5, maxMs: 50 }))
       const present = new Set(await look())
       left = first.filter((writer) => present.has(writer))

@@ -1,6 +1,7 @@
 import type { Pool, PoolClient } from 'pg'
 import { InvalidInputError, type Logger, silentLogger } from '../core/index.ts'
 import { retryWhileLocked, toTrunklineError, withClient } from '../postgres/index.ts'
+import { actAsOwner, asRefusal } from './owner.ts'
 import { comparePlan, type Plan } from './plan.ts'
 import { currentRelease } from './release.ts'
 import { inTransaction, takeTurn } from './session.ts'
@@ -38,13 +39,17 @@ export async function migrate(options: SchemaOptions): Promise<MigrationReport> 
   checkSchemaName(schema)
   try {
     return await withClient(pool, async (client) => {
-      // Nearly always there is nothing to do; a fleet that starts must not queue for that.
-      const plan = await makePlan(client, options)
-      if (isEmpty(plan)) return reportOf(plan, schema)
-      return retryWhileLocked(() => inTransaction(client, () => apply(client, options)), {
-        signal,
-        onRetry: (attempt) => logger.info('Waiting for a lock to migrate the schema.', { schema, attempt }),
-      })
+      try {
+        // Nearly always there is nothing to do; a fleet that starts must not queue for that.
+        const plan = await makePlan(client, options)
+        if (isEmpty(plan)) return reportOf(plan, schema)
+        return await retryWhileLocked(() => inTransaction(client, () => apply(client, options)), {
+          signal,
+          onRetry: (attempt) => logger.info('Waiting for a lock to migrate the schema.', { schema, attempt }),
+        })
+      } catch (failure) {
+        throw await asRefusal(client, schema, failure)
+      }
     })
   } catch (error) {
     throw toTrunklineError(error, `Migrating schema "${schema}"`)
@@ -85,6 +90,7 @@ async function apply(client: PoolClient, options: SchemaOptions): Promise<Migrat
   const { schema, logger = silentLogger } = options
   await takeTurn(client, schema)
   const plan = await makePlan(client, options)
+  await actAsOwner(client, schema)
   await client.query(transactionSettings())
   for (const step of stepsOf(plan, schema, currentRelease().version)) {
     logger.debug(`Applying ${step.name}.`, { schema })

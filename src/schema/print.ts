@@ -61,11 +61,20 @@ function guard(schema: string, after: number): string {
       : `if not ${bookkeeping} then
     ${refusal} message = format('schema %I has no trunkline', ${name}),
       hint = 'Print all of it: trunkline migrate --print.';
+  elsif owner <> current_user then
+    raise exception using errcode = 'TL003', message = format('schema %I belongs to %I, this is role %I', ${name}, owner, current_user),
+      hint = format('Run the file as that role, or after: set role %I', owner);
   elsif ${last} <> ${after} then
     ${refusal} message = format('schema %I is at migration %s, this file is for one at ${after}', ${name}, ${last}),
       hint = format('Print what it lacks: trunkline migrate --print --after %s.', ${last});
   end if;`
-  return `do $trunkline$ begin
+  // What is made belongs to whom the rest belongs to: see owner.ts.
+  const owner = `(select pg_catalog.pg_get_userbyid(c.relowner) from pg_catalog.pg_class as c
+    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace where n.nspname = ${quoteLiteral(schema)} and c.relname = 'migration')`
+  return `do $trunkline$
+declare
+  owner constant name := ${owner};
+begin
   ${body}
 end $trunkline$;
 `

@@ -1,6 +1,8 @@
+import pg from 'pg'
 import { expect, test } from 'vitest'
-import { describeEachPostgres } from '../support/index.ts'
-import { type AnyRow, EventReplica, expectEqualToSelect, useTrunkline } from './cached.ts'
+import { createTrunkline } from '../../src/index.ts'
+import { describeEachPostgres, eventually } from '../support/index.ts'
+import { type AnyRow, codeOf, EventReplica, expectEqualToSelect, recordingLogger, useTrunkline } from './cached.ts'
 
 describeEachPostgres('a cache of', (server) => {
   const { cached, database, logger, run, trunkline } = useTrunkline(server)
@@ -354,5 +356,78 @@ describeEachPostgres('a cache of', (server) => {
         await cache.stop()
       }
     }
+  })
+
+  test('a value at which a type parser fails: stale with table and column, others go on, and it recovers', async () => {
+    await run('create table parsed (id integer primary key, day date)', 'create table beside (id integer primary key)')
+    const strict = (text: string): string => {
+      if (text.startsWith('2021')) throw new Error('no such year')
+      return text
+    }
+    const dateOid: number = pg.types.builtins.DATE
+    const types: pg.CustomTypesConfig = {
+      getTypeParser: (oid: number, format?: 'text' | 'binary'): ((text: string) => unknown) =>
+        oid === dateOid ? strict : (pg.types.getTypeParser(oid, format) as never),
+    }
+    const pool = new pg.Pool({ connectionString: database().url, types })
+    await using _ended = { [Symbol.asyncDispose]: async () => pool.end() }
+    await using own = createTrunkline({ pool })
+    await own.start()
+    for (const table of ['parsed', 'beside']) await own.capture(table)
+    const [cache, beside] = [await own.cache<AnyRow>('parsed'), await own.cache<AnyRow>('beside')]
+    await run(
+      "begin; insert into parsed values (1, '2020-01-01'), (2, '2021-01-01'); insert into beside values (1); commit",
+    )
+    await eventually(() => cache.status === 'stale', { what: 'it is stale' })
+    expect(cache.staleCause).toMatchObject({
+      code: 'undecodable_value',
+      details: { table: 'public.parsed', column: 'day' },
+    })
+    await beside.fresh()
+    expect([cache.size, beside.size]).toEqual([0, 1])
+    expect(await codeOf(own.cache('parsed'))).toBe('undecodable_value')
+    await run("update parsed set day = '2022-01-01' where id = 2")
+    await cache.fresh({ timeoutMs: 20_000 })
+    expect([...cache]).toEqual([
+      { id: 1, day: '2020-01-01' },
+      { id: 2, day: '2022-01-01' },
+    ])
+  })
+
+  test('row level security: what the role may see, and a word about it; without a key it is refused', async () => {
+    await run(
+      'create table guarded_rows (id integer primary key, owner text)',
+      'create table guarded_bag (owner text)',
+      "insert into guarded_rows values (1, 'app_user'), (2, 'other')",
+      ...['guarded_rows', 'guarded_bag'].flatMap((table) => [
+        `grant select on ${table} to app_user`,
+        `alter table ${table} enable row level security`,
+        `create policy own on ${table} using (owner = current_user)`,
+      ]),
+      "select trunkline.grant_reader('app_user')",
+    )
+    for (const table of ['guarded_rows', 'guarded_bag']) await trunkline().capture(table)
+    const told = recordingLogger()
+    await using own = createTrunkline({ url: database().userUrl, logger: told })
+    await own.start()
+    expect(await codeOf(own.cache('guarded_bag'))).toBe('row_security')
+    const cache = await own.cache<AnyRow>('guarded_rows')
+    expect(told.of('warn').join()).toContain('row level security')
+    expect(Array.from(cache, (row) => row['id'])).toEqual([1])
+    await run(
+      "insert into guarded_rows values (3, 'app_user'), (4, 'other')",
+      "update guarded_rows set owner = 'other' where id = 1",
+    )
+    await cache.fresh()
+    expect(Array.from(cache, (row) => row['id'])).toEqual([3])
+    // Another policy is another table to this role.
+    await run('create policy all_rows on guarded_rows using (true)')
+    await cache.fresh()
+    await expectEqualToSelect(cache, database(), 'select * from guarded_rows')
+    // Its owner sees all, unless that is forced.
+    const owners = await trunkline().cache('guarded_bag')
+    await run('alter table guarded_bag force row level security')
+    await owners.fresh({ timeoutMs: 500 }).catch(() => undefined)
+    expect(owners.staleCause).toMatchObject({ code: 'row_security' })
   })
 })

@@ -186,6 +186,7 @@ describe('the command line', () => {
     [['emit', '--payload', '1'], /--topic/],
     [['migrate', '--print', '--after', '999'], /the last one is/],
     [['migrate', '--print', '--dry-run'], /exclude each other/],
+    [['migrate', '--after', '3'], /where '--print' begins/],
     [['migrate', '--print', '--schema', ''], /name of the schema is empty/],
   ])('%j is wrong usage', async (args, message) => {
     const result = await trunkline(args)

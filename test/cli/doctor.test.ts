@@ -76,6 +76,7 @@ describeEachPostgres('doctor', (server) => {
       alter table disabled disable trigger user;
       alter table volatile set unlogged;
       alter table parted_1 disable trigger user;
+      alter table lacking enable row level security;
       create table child () inherits (parent)`)
     // Only a superuser may make a role write without triggers.
     await database.adminQuery(`alter role app_user in database ${database.name} set session_replication_role = replica`)
@@ -93,6 +94,7 @@ describeEachPostgres('doctor', (server) => {
         'error triggers_surplus',
         'info table_dropped',
         'warning after_trigger_writes',
+        'warning row_security',
         ...[...usual].filter((code) => server.version === '12' || code !== 'info attach_hazard'),
       ]),
     )
@@ -125,6 +127,28 @@ describeEachPostgres('doctor', (server) => {
       expect((await trunkline(args, { env: { DATABASE_URL: database.url } })).code).toBe(0)
     }
     expect((await doctor(database.url)).code).toBe(0)
+  })
+
+  test('what makes the writes of the application fail: owners, rights, what is gone', async () => {
+    await using database = await createDatabase(server)
+    await installed(database)
+    await database.query("create table shown (id integer primary key); select trunkline.capture('shown')")
+    const codes = async (): Promise<string[]> =>
+      (await doctor(database.url)).codes.filter((code) => code.startsWith('error'))
+    await database.adminQuery('alter table trunkline.log_0 owner to postgres')
+    await expect(database.query('insert into shown values (1)')).rejects.toThrow('permission denied')
+    expect(await codes()).toEqual(['error log_denied', 'error owner_mixed'])
+    await database.adminQuery('alter table trunkline.log_0 owner to app_owner')
+    await database.query('revoke insert on trunkline.log_0 from app_owner')
+    expect(await codes()).toEqual(['error log_denied'])
+    await database.query('grant all on trunkline.log_0 to app_owner')
+    await database.query('drop function trunkline.set_wake')
+    expect(await codes()).toEqual(['error schema_damaged'])
+    await database.query("delete from trunkline.routine where name in ('set_wake')")
+    await installed(database)
+    expect(await codes()).toEqual([])
+    await database.query('drop table trunkline.log_2')
+    expect(await codes()).toEqual(['error schema_damaged'])
   })
 
   test('the log: sequence, rotation, readers', async () => {

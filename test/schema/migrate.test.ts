@@ -228,6 +228,42 @@ describeEachPostgres('migrate', (server) => {
     expect((await migrate({ pool, schema: 'given' })).migrations).not.toEqual([])
   })
 
+  test('whoever migrates, all belongs to one owner; who may not is told who may', async () => {
+    const database = await freshDatabase()
+    const pool = poolOf(database)
+    const [stranger, superuser] = [poolOf(database, database.userUrl), poolOf(database, database.adminUrl)]
+    await expect(migrate({ pool: stranger, schema })).rejects.toThrow(
+      /create schema "trunkline" authorization "app_user"/,
+    )
+    await migrate({ pool, schema })
+    await expect(migrate({ pool: stranger, schema })).rejects.toThrow(/belongs to "app_owner"/)
+    await database.query(`select ${schema}.grant_reader('app_user')`)
+    expect(await migrate({ pool: stranger, schema })).toMatchObject({ migrations: [], routines: [] })
+    await database.query(
+      `drop function ${schema}.topic_rules; delete from ${schema}.routine where name = 'topic_rules'`,
+    )
+    const before = await contentOf(database, schema)
+    await expect(migrate({ pool: stranger, schema })).rejects.toMatchObject({
+      code: 'no_privilege',
+      details: { role: 'app_user', owner: 'app_owner' },
+    })
+    expect(await contentOf(database, schema)).toEqual(before)
+    expect(await migrate({ pool: superuser, schema })).toMatchObject({ routines: ['topic_rules'] })
+    const owners = await database.query(
+      'select distinct proowner::regrole::text as owner from pg_proc where pronamespace = $1::regnamespace',
+      [schema],
+    )
+    expect(owners).toEqual([{ owner: 'app_owner' }])
+    const [last] = await database.query<{ number: number }>(
+      `select max(number)::integer as number from ${schema}.migration`,
+    )
+    const printed = printMigration({ schema, after: last?.number })
+    const admin = await database.connect('admin')
+    await expect(admin.query(printed)).rejects.toThrow(/belongs to app_owner, this is role/)
+    await admin.query('rollback')
+    await (await database.connect()).query(printed)
+  })
+
   describe.skipIf(lacksPsql)('--print', () => {
     test.each([schema, oddSchema])('makes a file that psql runs, schema %s', async (name) => {
       const database = await freshDatabase()

@@ -5,6 +5,7 @@ import { type CommandContext, CommandFailed, withContext } from '../context.ts'
 import { error, type Finding, type Patient } from '../doctor/finding.ts'
 import { checkListen } from '../doctor/listen.ts'
 import { checkLog } from '../doctor/log.ts'
+import { checkObjects, checkOwners } from '../doctor/objects.ts'
 import { checkFoundation } from '../doctor/schema.ts'
 import { checkOwnTriggers, checkTables } from '../doctor/tables.ts'
 import { checkTransactions } from '../doctor/transactions.ts'
@@ -43,15 +44,22 @@ async function examine(context: CommandContext): Promise<Finding[]> {
     const tooOld = checkVersion(version)
     if (tooOld !== undefined) return [tooOld]
     const patient: Patient = { db, schema: context.schema, version }
-    const findings = await checkFoundation(patient)
-    if (!findings.some(({ severity }) => severity === 'error')) {
-      for (const check of [checkTables, checkOwnTriggers, checkLog, checkTransactions])
-        findings.push(...(await check(patient)))
+    const findings: Finding[] = []
+    for (const check of [checkFoundation, checkObjects, checkAll]) {
+      // Without one of the first two, the next cannot even be asked.
+      if (!findings.some(({ severity }) => severity === 'error')) findings.push(...(await check(patient)))
     }
     return [...findings, ...(await checkListen(context.listenUrl, db))]
   } catch (failure) {
     throw toTrunklineError(failure, 'Examining the database')
   }
+}
+
+async function checkAll(patient: Patient): Promise<Finding[]> {
+  const findings: Finding[] = []
+  for (const check of [checkOwners, checkTables, checkOwnTriggers, checkLog, checkTransactions])
+    findings.push(...(await check(patient)))
+  return findings
 }
 
 function checkVersion(version: number): Finding | undefined {

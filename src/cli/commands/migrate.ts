@@ -27,6 +27,9 @@ Examples:
       if (options.print === true && options.dryRun === true) {
         command.error("error: options '--print' and '--dry-run' exclude each other")
       }
+      if (options.after !== undefined && options.print !== true) {
+        command.error("error: option '--after' says where '--print' begins; without it all that is missing is applied")
+      }
       await withContext(command, signal, async (context) => {
         const { schema, logger } = context
         if (options.print === true) {

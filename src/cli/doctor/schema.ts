@@ -1,11 +1,12 @@
 import { TrunklineError } from '../../core/index.ts'
 import { quoteIdentifier } from '../../postgres/index.ts'
-import { checkSchema } from '../../schema/index.ts'
+import { checkSchema, checkSchemaName } from '../../schema/index.ts'
 import { error, type Finding, info, type Patient } from './finding.ts'
 
 /** Whether the server, the schema and the role allow anything at all. A finding of severity error ends the visit. */
 export async function checkFoundation(patient: Patient): Promise<Finding[]> {
   const { db, schema } = patient
+  checkSchemaName(schema)
   const standby = await db.query<{ standby: boolean }>('select pg_is_in_recovery() as standby')
   if (standby.rows[0]?.standby === true) {
     return [

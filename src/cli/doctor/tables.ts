@@ -15,6 +15,7 @@ export async function checkTables(patient: Patient): Promise<Finding[]> {
   return [
     ...findings,
     ...(await checkUnlogged(patient)),
+    ...(await checkRowSecurity(patient)),
     ...(await checkReplicationRole(patient)),
     ...(await checkSubscriptions(patient)),
     ...(await checkAttachHazard(patient)),
@@ -124,6 +125,21 @@ async function checkUnlogged({ db, schema }: Patient): Promise<Finding[]> {
       'table_unlogged',
       `${table} is unlogged: a crash empties it without firing a trigger.`,
       `alter table ${table} set logged`,
+    ),
+  )
+}
+
+async function checkRowSecurity({ db, schema }: Patient): Promise<Finding[]> {
+  const { rows } = await db.query<{ table: string; forced: boolean }>(
+    `select c.oid::regclass::text as "table", c.relforcerowsecurity as forced
+    from ${quoteIdentifier(schema)}.topic as t join pg_class as c on c.oid = t.relation
+    where t.captured and c.relrowsecurity order by 1`,
+  )
+  return rows.map(({ table, forced }) =>
+    warning(
+      'row_security',
+      `${table} has row level security: the log tells of all its rows, a cache holds those that its role may see.`,
+      `Let caches connect as a role that sees all of them: one with BYPASSRLS${forced ? '' : ", or the table's owner"}.`,
     ),
   )
 }

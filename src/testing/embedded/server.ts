@@ -165,8 +165,8 @@ export class Server implements EmbeddedPostgres {
 
   /** The postmaster writes its state into the eighth line of postmaster.pid (since PostgreSQL 10). */
   async #untilReady(child: ChildProcess): Promise<string | undefined> {
-    const deadline = Date.now() + this.#timeoutMs
-    while (Date.now() < deadline) {
+    const deadline = performance.now() + this.#timeoutMs
+    while (performance.now() < deadline) {
       if (child.exitCode !== null || child.signalCode !== null) return 'it ended before it was ready'
       const text = await readFile(join(this.dataDirectory, 'postmaster.pid'), 'utf8').catch(() => '')
       const lines = text.split('\n')
