@@ -865,11 +865,16 @@ begin
         is distinct from (spec.name, true, spec.rows, spec.exclude, spec.filter, spec.wake, spec.key_columns);
   end if;
 
-  -- A table that got a child, say, is captured by row from now on: what it had would write rows twice.
+  -- A table that got a child, say, is captured by row from now on: what it had would write rows twice. So would what
+  -- a restore brought with it.
   for standing in
-    select s.relation, s.name from standing_triggers(spec.id) as s
-    except
-    select w.relation, w.name from wanted_triggers(spec) as w
+    (
+      select s.relation, s.name from standing_triggers(spec.id) as s
+      except
+      select w.relation, w.name from wanted_triggers(spec) as w
+    )
+    union
+    select s.relation, s.name from stray_triggers(target) as s
   loop
     execute format('drop trigger %I on %s', standing.name, standing.relation::regclass);
     changed := true;
@@ -939,17 +944,17 @@ begin
     if tg_level = 'ROW' then
       -- One row travels as a parameter: $1 is OLD, $2 is NEW.
       if tg_op <> 'INSERT' then
-        old_side := 'select ' || image || ' as image, 1::bigint as ordinal from (select ($1).*) as r';
+        old_side := 'select ' || image || ' as image, 1::bigint as ordinal from ' || captured_source(tg_relid, '(select ($1).*)') || ' as r';
       end if;
       if tg_op <> 'DELETE' then
-        new_side := 'select ' || image || ' as image, 1::bigint as ordinal from (select ($2).*) as r';
+        new_side := 'select ' || image || ' as image, 1::bigint as ordinal from ' || captured_source(tg_relid, '(select ($2).*)') || ' as r';
       end if;
     else
       if tg_op <> 'INSERT' then
-        old_side := 'select ' || image || ' as image, row_number() over () as ordinal from trunkline_old as r';
+        old_side := 'select ' || image || ' as image, row_number() over () as ordinal from ' || captured_source(tg_relid, 'trunkline_old') || ' as r';
       end if;
       if tg_op <> 'DELETE' then
-        new_side := 'select ' || image || ' as image, row_number() over () as ordinal from trunkline_new as r';
+        new_side := 'select ' || image || ' as image, row_number() over () as ordinal from ' || captured_source(tg_relid, 'trunkline_new') || ' as r';
       end if;
     end if;
     execute captured_rows(old_side, new_side, spec.rows = 'keys') into olds, news, operations
@@ -1230,6 +1235,29 @@ AS $function$
   )
 $function$;
 
+CREATE OR REPLACE FUNCTION trunkline.captured_source(relation oid, source text)
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+  select case
+    when bool_or(a.attgenerated = 'v') then format(
+      '(select %s from %s as v)',
+      string_agg(
+        -- The expression names its columns without a table: they are found in v.
+        case a.attgenerated when 'v' then format('(%s) as %I', pg_get_expr(d.adbin, d.adrelid), a.attname) else format('v.%I', a.attname) end,
+        ', ' order by a.attnum
+      ),
+      source
+    )
+    else source
+  end
+  from pg_attribute as a
+  left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+  where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
+$function$;
+
 CREATE OR REPLACE FUNCTION trunkline.checked_topic(target regclass, label text, rows text, exclude text[], filter text, wake text)
  RETURNS trunkline.topic
  LANGUAGE plpgsql
@@ -1265,7 +1293,8 @@ begin
     from pg_index as i
     cross join unnest(i.indkey::smallint[]) with ordinality as k (attnum, place)
     join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.attnum
-    where i.indrelid = target and i.indisprimary
+    -- What it INCLUDEs is carried along, and tells no rows apart.
+    where i.indrelid = target and i.indisprimary and k.place <= i.indnkeyatts
       and not exists (select from pg_inherits as h join pg_class as c on c.oid = h.inhparent where h.inhparent = target and c.relkind <> 'p')
   ), '{}');
 
@@ -1967,7 +1996,7 @@ begin
   -- rotate() runs as its owner and does nothing that is not due: whoever reads keeps the log bounded.
   execute format(
     'grant execute on function decodable, event_page, event_stream_page, event_streams, event_writers, find_table, first_xid, is_covered, key_slot, log_identity, inbox_clean, log_page, log_slot, message_id, missing_triggers, next_tick, '
-    || 'open_writers, rotate, standing_triggers, table_fingerprint, table_tree, tick_xids, topic_rules, '
+    || 'open_writers, rotate, standing_triggers, stray_triggers, table_fingerprint, table_tree, tick_xids, topic_rules, '
     || 'topic_signature, wake_key, wake_mode, wanted_triggers to %I',
     role
   );
@@ -2439,9 +2468,15 @@ begin
     count(*) filter (where p.owner is null)
   into share, owned, vacant
   from projection_partition as p where p.projection = in_projection and p.build = in_build;
+  -- One that waits behind another is retried when it is its turn.
   requested := array(
     select distinct e.partition from parked_event as e
     where e.projection = in_projection and e.build = in_build and e.request is not null and e.partition = any (owned)
+      and (e.request = 'discard' or not exists (
+        select from parked_event as b
+        where b.projection = e.projection and b.build = e.build and b.partition = e.partition
+          and b.aggregate_type = e.aggregate_type and b.aggregate_id = e.aggregate_id and b.position < e.position
+      ))
   );
 end
 $function$;
@@ -2667,7 +2702,8 @@ begin
   if not is_projection_anchored(held.position, held.anchor_position, held.anchor_id) then
     return 'other_history';
   end if;
-  if in_to = in_from and held.error is null then
+  -- Where it does not move, an event that stops it has not gone through: parked ones were served meanwhile.
+  if in_to = in_from and (held.error is null or held.failing_position > in_to) then
     return 'saved';
   end if;
   update projection_partition as p
@@ -3368,7 +3404,8 @@ declare
   standing record;
 begin
   perform pg_advisory_xact_lock(hashtextextended('trunkline capture', target::oid::bigint));
-  if not exists (select from topic as t where t.relation = target and t.captured) then
+  if not exists (select from topic as t where t.relation = target and t.captured)
+    and not exists (select from stray_triggers(target)) then
     return false;
   end if;
   if not pg_has_role((select c.relowner from pg_class as c where c.oid = target), 'USAGE') then
@@ -3377,6 +3414,8 @@ begin
   end if;
   for standing in
     select s.relation, s.name from topic as t cross join lateral standing_triggers(t.id) as s where t.relation = target
+    union
+    select s.relation, s.name from stray_triggers(target) as s
   loop
     execute format('drop trigger %I on %s', standing.name, standing.relation::regclass);
   end loop;
@@ -3521,6 +3560,36 @@ AS $function$
     )
 $function$;
 
+CREATE OR REPLACE FUNCTION trunkline.stray_triggers(root oid DEFAULT NULL::oid)
+ RETURNS TABLE(relation oid, name text)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+  with home as (
+    select c.relnamespace as oid from pg_class as c where c.oid = 'log'::regclass
+  )
+  select t.tgrelid, t.tgname::text
+  from pg_trigger as t
+  join pg_class as c on c.oid = t.tgrelid
+  join pg_proc as p on p.oid = t.tgfoid
+  join home as h on h.oid = p.pronamespace and h.oid <> c.relnamespace
+  where not t.tgisinternal
+    and (root is null or t.tgrelid in (select m.relation from table_tree(root) as m))
+    and not exists (
+      select from pg_depend as d
+      where d.classid = 'pg_trigger'::regclass and d.objid = t.oid
+        and d.refclassid = 'pg_trigger'::regclass and d.deptype in ('P', 'S', 'I')
+    )
+    and not exists (
+      select from topic as k
+      cross join lateral wanted_triggers(k) as w
+      -- Arguments are stored as text after text, each ended by a zero byte.
+      where k.captured and k.id::text = split_part(encode(t.tgargs, 'escape'), '\000', 1)
+        and w.relation = t.tgrelid and w.name = t.tgname::text
+    )
+$function$;
+
 CREATE OR REPLACE FUNCTION trunkline.subject_keys(in_subjects text)
  RETURNS TABLE(subject text, key_id text, secret text, master_key text)
  LANGUAGE sql
@@ -3542,7 +3611,8 @@ begin
   return (
     select md5(concat_ws('|',
       (select concat_ws(' ', c.relnamespace, c.relname) from pg_class as c where c.oid = table_oid),
-      (select string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod), ',' order by a.attnum)
+      -- xmin: a column may have got other values without another type (ALTER COLUMN … TYPE … USING, SET EXPRESSION).
+      (select string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod, a.xmin), ',' order by a.attnum)
         from pg_attribute as a where a.attrelid = table_oid and a.attnum > 0 and not a.attisdropped),
       (select i.indkey::text from pg_index as i where i.indrelid = table_oid and i.indisprimary),
       -- A partition that came later has no trigger on TRUNCATE (32), which gives it another file.
@@ -3655,7 +3725,10 @@ AS $function$
         from pg_class as l join pg_namespace as n on n.oid = l.relnamespace
         where l.oid = 'log'::regclass
       ) || '_capture_' || spec.id as prefix,
-      case when spec.rows = 'keys' or spec.exclude <> '{}' or spec.filter is not null then 'capture_custom' end as custom,
+      case when spec.rows = 'keys' or spec.exclude <> '{}' or spec.filter is not null
+        -- A virtual column has to be computed.
+        or exists (select from pg_attribute as a where a.attrelid = c.oid and a.attgenerated = 'v' and not a.attisdropped)
+        then 'capture_custom' end as custom,
       case when spec.rows = 'keys' and spec.filter is null then 'capture_keys_' || spec.id end as keyed
     from pg_class as c
     where c.oid = spec.relation

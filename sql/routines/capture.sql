@@ -46,11 +46,16 @@ begin
         is distinct from (spec.name, true, spec.rows, spec.exclude, spec.filter, spec.wake, spec.key_columns);
   end if;
 
-  -- A table that got a child, say, is captured by row from now on: what it had would write rows twice.
+  -- A table that got a child, say, is captured by row from now on: what it had would write rows twice. So would what
+  -- a restore brought with it.
   for standing in
-    select s.relation, s.name from standing_triggers(spec.id) as s
-    except
-    select w.relation, w.name from wanted_triggers(spec) as w
+    (
+      select s.relation, s.name from standing_triggers(spec.id) as s
+      except
+      select w.relation, w.name from wanted_triggers(spec) as w
+    )
+    union
+    select s.relation, s.name from stray_triggers(target) as s
   loop
     execute format('drop trigger %I on %s', standing.name, standing.relation::regclass);
     changed := true;

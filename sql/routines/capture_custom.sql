@@ -1,5 +1,5 @@
--- Writes the rows of one statement, or one row, to the log for tables with excluded columns or a filter, and
--- for partitioned and inherited ones with `rows => 'keys'`. Columns are looked up at each call and the filter is the user's SQL, so the
+-- Writes the rows of one statement, or one row, to the log for tables with excluded columns, a filter or virtual
+-- columns, and for partitioned and inherited ones with `rows => 'keys'`. Columns are looked up at each call and the filter is the user's SQL, so the
 -- statement is built at run time: dearer than capture_insert, cheaper than a log full of large
 -- rows. Whatever fails in it (a column of the filter was dropped, the key is gone) becomes an 'x'
 -- row, on which readers take a fresh copy: the application's write goes through. Arguments: see
@@ -33,17 +33,17 @@ begin
     if tg_level = 'ROW' then
       -- One row travels as a parameter: $1 is OLD, $2 is NEW.
       if tg_op <> 'INSERT' then
-        old_side := 'select ' || image || ' as image, 1::bigint as ordinal from (select ($1).*) as r';
+        old_side := 'select ' || image || ' as image, 1::bigint as ordinal from ' || captured_source(tg_relid, '(select ($1).*)') || ' as r';
       end if;
       if tg_op <> 'DELETE' then
-        new_side := 'select ' || image || ' as image, 1::bigint as ordinal from (select ($2).*) as r';
+        new_side := 'select ' || image || ' as image, 1::bigint as ordinal from ' || captured_source(tg_relid, '(select ($2).*)') || ' as r';
       end if;
     else
       if tg_op <> 'INSERT' then
-        old_side := 'select ' || image || ' as image, row_number() over () as ordinal from trunkline_old as r';
+        old_side := 'select ' || image || ' as image, row_number() over () as ordinal from ' || captured_source(tg_relid, 'trunkline_old') || ' as r';
       end if;
       if tg_op <> 'DELETE' then
-        new_side := 'select ' || image || ' as image, row_number() over () as ordinal from trunkline_new as r';
+        new_side := 'select ' || image || ' as image, row_number() over () as ordinal from ' || captured_source(tg_relid, 'trunkline_new') || ' as r';
       end if;
     end if;
     execute captured_rows(old_side, new_side, spec.rows = 'keys') into olds, news, operations

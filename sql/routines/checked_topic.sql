@@ -34,7 +34,8 @@ begin
     from pg_index as i
     cross join unnest(i.indkey::smallint[]) with ordinality as k (attnum, place)
     join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.attnum
-    where i.indrelid = target and i.indisprimary
+    -- What it INCLUDEs is carried along, and tells no rows apart.
+    where i.indrelid = target and i.indisprimary and k.place <= i.indnkeyatts
       and not exists (select from pg_inherits as h join pg_class as c on c.oid = h.inhparent where h.inhparent = target and c.relkind <> 'p')
   ), '{}');
 

@@ -22,7 +22,7 @@ begin
   -- rotate() runs as its owner and does nothing that is not due: whoever reads keeps the log bounded.
   execute format(
     'grant execute on function decodable, event_page, event_stream_page, event_streams, event_writers, find_table, first_xid, is_covered, key_slot, log_identity, inbox_clean, log_page, log_slot, message_id, missing_triggers, next_tick, '
-    || 'open_writers, rotate, standing_triggers, table_fingerprint, table_tree, tick_xids, topic_rules, '
+    || 'open_writers, rotate, standing_triggers, stray_triggers, table_fingerprint, table_tree, tick_xids, topic_rules, '
     || 'topic_signature, wake_key, wake_mode, wanted_triggers to %I',
     role
   );

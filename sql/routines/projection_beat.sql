@@ -49,9 +49,15 @@ begin
     count(*) filter (where p.owner is null)
   into share, owned, vacant
   from projection_partition as p where p.projection = in_projection and p.build = in_build;
+  -- One that waits behind another is retried when it is its turn.
   requested := array(
     select distinct e.partition from parked_event as e
     where e.projection = in_projection and e.build = in_build and e.request is not null and e.partition = any (owned)
+      and (e.request = 'discard' or not exists (
+        select from parked_event as b
+        where b.projection = e.projection and b.build = e.build and b.partition = e.partition
+          and b.aggregate_type = e.aggregate_type and b.aggregate_id = e.aggregate_id and b.position < e.position
+      ))
   );
 end
 $function$;

@@ -31,7 +31,8 @@ begin
   if not is_projection_anchored(held.position, held.anchor_position, held.anchor_id) then
     return 'other_history';
   end if;
-  if in_to = in_from and held.error is null then
+  -- Where it does not move, an event that stops it has not gone through: parked ones were served meanwhile.
+  if in_to = in_from and (held.error is null or held.failing_position > in_to) then
     return 'saved';
   end if;
   update projection_partition as p

@@ -1,4 +1,4 @@
--- Releases a table: drops its triggers. Returns false when it was not captured. What is in the log of
+-- Releases a table: drops its triggers, also those that a restore left without a capture. Returns false when it had none. What is in the log of
 -- it stays until rotation. Locks: ACCESS EXCLUSIVE on the table for the drop.
 create or replace function :"schema".release(table_name text) returns boolean
 language plpgsql
@@ -9,7 +9,8 @@ declare
   standing record;
 begin
   perform pg_advisory_xact_lock(hashtextextended('trunkline capture', target::oid::bigint));
-  if not exists (select from topic as t where t.relation = target and t.captured) then
+  if not exists (select from topic as t where t.relation = target and t.captured)
+    and not exists (select from stray_triggers(target)) then
     return false;
   end if;
   if not pg_has_role((select c.relowner from pg_class as c where c.oid = target), 'USAGE') then
@@ -18,6 +19,8 @@ begin
   end if;
   for standing in
     select s.relation, s.name from topic as t cross join lateral standing_triggers(t.id) as s where t.relation = target
+    union
+    select s.relation, s.name from stray_triggers(target) as s
   loop
     execute format('drop trigger %I on %s', standing.name, standing.relation::regclass);
   end loop;

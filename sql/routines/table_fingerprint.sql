@@ -10,7 +10,8 @@ begin
   return (
     select md5(concat_ws('|',
       (select concat_ws(' ', c.relnamespace, c.relname) from pg_class as c where c.oid = table_oid),
-      (select string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod), ',' order by a.attnum)
+      -- xmin: a column may have got other values without another type (ALTER COLUMN … TYPE … USING, SET EXPRESSION).
+      (select string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod, a.xmin), ',' order by a.attnum)
         from pg_attribute as a where a.attrelid = table_oid and a.attnum > 0 and not a.attisdropped),
       (select i.indkey::text from pg_index as i where i.indrelid = table_oid and i.indisprimary),
       -- A partition that came later has no trigger on TRUNCATE (32), which gives it another file.

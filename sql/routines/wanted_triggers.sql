@@ -20,7 +20,10 @@ as $function$
         from pg_class as l join pg_namespace as n on n.oid = l.relnamespace
         where l.oid = 'log'::regclass
       ) || '_capture_' || spec.id as prefix,
-      case when spec.rows = 'keys' or spec.exclude <> '{}' or spec.filter is not null then 'capture_custom' end as custom,
+      case when spec.rows = 'keys' or spec.exclude <> '{}' or spec.filter is not null
+        -- A virtual column has to be computed.
+        or exists (select from pg_attribute as a where a.attrelid = c.oid and a.attgenerated = 'v' and not a.attisdropped)
+        then 'capture_custom' end as custom,
       case when spec.rows = 'keys' and spec.filter is null then 'capture_keys_' || spec.id end as keyed
     from pg_class as c
     where c.oid = spec.relation

@@ -1,8 +1,15 @@
 import type { Pool } from 'pg'
 import { type Connection, toQueryable } from '../adapters/index.ts'
 import { type Logger } from '../core/index.ts'
-import { EventStore, type EventStoreContext, type NewEvent, type RecordedEvent, streamParts } from '../events/index.ts'
-import type { Queryable } from '../postgres/index.ts'
+import {
+  eventError,
+  EventStore,
+  type EventStoreContext,
+  type NewEvent,
+  type RecordedEvent,
+  streamParts,
+} from '../events/index.ts'
+import { inTransaction, type Queryable } from '../postgres/index.ts'
 import {
   type AggregateOptions,
   checkAggregateOptions,
@@ -127,22 +134,10 @@ export class Events extends EventStore {
   }
 
   async #forgetAlone(subject: string): Promise<ForgetResult> {
-    const client = await this.#pool().connect()
-    let isSound = false
     try {
-      await client.query('begin isolation level read committed')
-      const result = await this.#keys.forget(client, subject)
-      await client.query('commit')
-      isSound = true
-      return result
+      return await inTransaction(this.#pool(), (client) => this.#keys.forget(client, subject))
     } catch (error) {
-      await client.query('rollback').then(
-        () => (isSound = true),
-        () => undefined,
-      )
-      throw error
-    } finally {
-      client.release(!isSound)
+      throw eventError(error, 'Forgetting a subject', this.schema)
     }
   }
 

@@ -7,6 +7,8 @@ export interface TableStatus {
   readonly topic: string
   readonly captured: boolean
   readonly exists: boolean
+  /** It is gone, and there is a table of its name that is not captured. */
+  readonly replaced: boolean
   readonly rows: string
   readonly exclude: readonly string[]
   readonly where: string | null
@@ -90,6 +92,11 @@ export async function tableStatuses(db: Queryable, schema: string): Promise<Tabl
       t.id::text as topic,
       t.captured,
       c.oid is not null as "exists",
+      c.oid is null and exists (
+        select from pg_class as o join pg_namespace as m on m.oid = o.relnamespace
+        where o.relkind in ('r', 'p') and m.nspname || '.' || o.relname = t.name
+          and not exists (select from ${s}.topic as k where k.relation = o.oid and k.captured)
+      ) as "replaced",
       t.rows, t."exclude", t.filter as "where", t.wake,
       t.key_columns as key,
       case when c.oid is null or not t.captured then '{}' else array(

@@ -1,7 +1,7 @@
 import type { Pool } from 'pg'
 import { type Connection, toQueryable } from '../adapters/index.ts'
 import { InvalidInputError, TrunklineError } from '../core/index.ts'
-import { type Queryable, retryWhileLocked } from '../postgres/index.ts'
+import { inTransaction, type Queryable, retryWhileLocked } from '../postgres/index.ts'
 import { AppendQueue } from './append-queue.ts'
 import {
   type AppendContext,
@@ -23,6 +23,7 @@ import { readStream, type ReadStreamOptions } from './read-stream.ts'
 import { type EventFilter, SettledReader } from './settled-reader.ts'
 import { type Stream, streamName, streamParts } from './stream.ts'
 import { listStreams, type StreamsOptions, type StreamSummary } from './streams.ts'
+import { TransactionTurns } from './transaction-turns.ts'
 
 export interface AppendOptions extends AppendContext {
   /** The caller's transaction: a pg client, or a slonik connection. Default: a transaction of its own. */
@@ -45,6 +46,7 @@ export class EventStore {
   readonly #prepared: PreparedQueries
   readonly #extensions: EventExtension[] = []
   readonly #queue: AppendQueue
+  readonly #turns = new TransactionTurns()
 
   constructor({ pool, ...options }: EventStoreContext) {
     this.schema = options.schema
@@ -93,10 +95,10 @@ export class EventStore {
       return prepareAppend(parts, expected, written, options)
     }
     const write = async (db: Queryable): Promise<AppendResult> => this.#send(db, await prepare(db))
-    if (tx !== undefined) return write(tx)
     const needsTransaction = this.#extensions.some(
       (extension) => extension.inTransaction !== undefined && extension.isWanted?.(name, list) !== false,
     )
+    if (tx !== undefined) return needsTransaction ? this.#turns.run(options.tx as object, () => write(tx)) : write(tx)
     if (needsTransaction) return againAfterDeadlock(() => this.#inTransaction(name, write))
     return againAfterDeadlock(async () => {
       const append = await prepare(this.#pool())
@@ -196,27 +198,10 @@ export class EventStore {
   }
 
   async #inTransaction(name: string, run: (db: Queryable) => Promise<AppendResult>): Promise<AppendResult> {
-    const client = await this.#pool()
-      .connect()
-      .catch((error: unknown) => {
-        throw eventError(error, `Appending to ${name}`, this.schema)
-      })
-    let failure: unknown
     try {
-      await client.query('begin isolation level read committed')
-      const result = await run(client)
-      await client.query('commit')
-      return result
+      return await inTransaction(this.#pool(), run)
     } catch (error) {
-      failure = error
-      await client.query('rollback').then(
-        () => (failure = undefined),
-        () => undefined,
-      )
-      throw error
-    } finally {
-      // A connection whose transaction could not be ended is not used again.
-      client.release(failure !== undefined)
+      throw eventError(error, `Appending to ${name}`, this.schema)
     }
   }
 }

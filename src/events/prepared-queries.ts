@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { Pool, QueryResultRow } from 'pg'
-import { type Queryable, sqlStateOf } from '../postgres/index.ts'
+import { type Queryable, queryPool, sqlStateOf } from '../postgres/index.ts'
 
 /** No such prepared statement, one of that name already, another result than when it was prepared. */
 const refusedStates = new Set(['26000', '42P05', '0A000'])
@@ -21,13 +21,13 @@ export class PreparedQueries implements Queryable {
 
   // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- as Queryable has it
   async query<Row extends QueryResultRow>(text: string, values: unknown[] = []): Promise<{ rows: Row[] }> {
-    if (this.#isRefused) return this.#pool().query<Row>(text, values)
+    if (this.#isRefused) return queryPool<Row>(this.#pool(), { text, values })
     try {
-      return await this.#pool().query<Row>({ name: this.#nameOf(text), text, values })
+      return await queryPool<Row>(this.#pool(), { name: this.#nameOf(text), text, values })
     } catch (error) {
       if (!refusedStates.has(sqlStateOf(error) ?? '')) throw error
       this.#isRefused = true
-      return this.#pool().query<Row>(text, values)
+      return queryPool<Row>(this.#pool(), { text, values })
     }
   }
 

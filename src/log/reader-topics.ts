@@ -103,7 +103,7 @@ export async function describeTopics(
        n.nspname as schema_name, c.relname as table_name, t.rows, t.exclude, t.key_columns as captured_key,
        array(select a.attname::text from pg_index as i cross join unnest(i.indkey::smallint[]) with ordinality as k (number, place)
          join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.number
-         where i.indrelid = t.relation and i.indisprimary
+         where i.indrelid = t.relation and i.indisprimary and k.place <= i.indnkeyatts
            and not exists (select from pg_inherits as h where h.inhparent = t.relation and c.relkind <> 'p')
          order by k.place) as present_key,
        coalesce((select json_agg(json_build_object('name', a.attname, 'type', a.atttypid::text, 'modifier', a.atttypmod) order by a.attnum)

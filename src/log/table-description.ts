@@ -90,7 +90,8 @@ export async function describeTable(
            'oid', (with recursive base (type) as (
                select a.atttypid union select b.typbasetype from base join pg_type as b on b.oid = base.type and b.typtype = 'd'
              ) select b.oid::bigint from base join pg_type as b on b.oid = base.type and b.typtype <> 'd'),
-           'key', array_position(i.indkey::smallint[], a.attnum)) order by a.attnum), '[]')
+           'key', (select k.place from unnest(i.indkey::smallint[]) with ordinality as k (number, place)
+             where k.number = a.attnum and k.place <= i.indnkeyatts)) order by a.attnum), '[]')
          from pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as columns
      from ${s}.find_table($1) as f
      join pg_class as c on c.oid = f

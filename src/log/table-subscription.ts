@@ -1,7 +1,15 @@
 import { randomInt } from 'node:crypto'
 import type pg from 'pg'
+import type { QueryResultRow } from 'pg'
 import { pause, TrunklineError } from '../core/index.ts'
-import { type Queryable, quoteQualified, retryWhileLocked, type Snapshot, toTrunklineError } from '../postgres/index.ts'
+import {
+  type Queryable,
+  quoteQualified,
+  retryWhileLocked,
+  type Snapshot,
+  toTrunklineError,
+  withClient,
+} from '../postgres/index.ts'
 import {
   headStatement,
   isNear,
@@ -124,14 +132,6 @@ export function statementsOf(subscriptions: readonly TableSubscription[], expect
     .filter((statement) => statement !== undefined)
 }
 
-async function describe(pool: Queryable, schema: string, follower: TableFollower): Promise<TableDescription> {
-  try {
-    return await describeTable(pool, schema, follower.selection)
-  } catch (error) {
-    throw toTrunklineError(error, `following ${follower.selection.table}`)
-  }
-}
-
 interface TableCopy {
   readonly table: TableDescription
   readonly statements: TableStatements
@@ -144,33 +144,58 @@ async function copyTable(
   follower: TableFollower,
   identity: string | undefined,
 ): Promise<TableCopy> {
-  const { schemaName, tableName, isLockable } = await describe(pool, schema, follower)
-  const client = await pool.connect()
-  const query = async (text: string): Promise<pg.QueryArrayResult<unknown[]>> =>
-    client.query<unknown[]>({ text, rowMode: 'array', query_timeout: roundTimeoutMs } as pg.QueryArrayConfig)
+  const copy = async (client: pg.PoolClient): Promise<TableCopy> =>
+    copyOver(new CopyConnection(client), schema, follower, identity)
   try {
-    await query('begin isolation level repeatable read read only')
-    await query(`set local lock_timeout = ${lockTimeoutMs}`)
-    // Before the snapshot: see RoundRunner. And described again: DDL may have come in between.
-    if (isLockable) await query(`lock table ${quoteQualified(schemaName, tableName)} in access share mode`)
-    const table = await describe(client, schema, follower)
-    const statements = tableStatements(schema, table)
-    follower.beginCopy(table)
-    const head = parseHead((await query(headStatement(schema, true))).rows[0])
-    if (head.identity !== identity) throw otherLog(identity, head.identity)
-    await query(`declare trunkline_copy no scroll cursor for ${statements.copy}`)
-    for (;;) {
-      const { rows } = await query(`fetch ${copyPageRows} from trunkline_copy`)
-      follower.stageCopy({ prefix: statements.copyPrefix, rows })
-      if (rows.length < copyPageRows) break
-    }
-    await query('commit')
-    client.release()
-    return { table, statements, head }
+    // Closed, not reused, after a failure: a statement may still run on it.
+    return await withClient(pool, copy, () => false)
   } catch (error) {
-    // Closed, not reused: a statement may still run on it.
-    client.release(true)
-    throw toTrunklineError(error, `copying ${follower.selection.table}`)
+    throw toTrunklineError(error, `Copying ${follower.selection.table}`)
+  }
+}
+
+async function copyOver(
+  connection: CopyConnection,
+  schema: string,
+  follower: TableFollower,
+  identity: string | undefined,
+): Promise<TableCopy> {
+  const { schemaName, tableName, isLockable } = await describeTable(connection, schema, follower.selection)
+  await connection.run('begin isolation level repeatable read read only')
+  await connection.run(`set local lock_timeout = ${lockTimeoutMs}`)
+  // Before the snapshot: see RoundRunner. And described again: DDL may have come in between.
+  if (isLockable) await connection.run(`lock table ${quoteQualified(schemaName, tableName)} in access share mode`)
+  const table = await describeTable(connection, schema, follower.selection)
+  const statements = tableStatements(schema, table)
+  follower.beginCopy(table)
+  const head = parseHead((await connection.run(headStatement(schema, true)))[0])
+  if (head.identity !== identity) throw otherLog(identity, head.identity)
+  await connection.run(`declare trunkline_copy no scroll cursor for ${statements.copy}`)
+  for (;;) {
+    const rows = await connection.run(`fetch ${copyPageRows} from trunkline_copy`)
+    follower.stageCopy({ prefix: statements.copyPrefix, rows })
+    if (rows.length < copyPageRows) break
+  }
+  await connection.run('commit')
+  return { table, statements, head }
+}
+
+/** Each statement with a limit of time: a connection that has gone silent must not keep a copy for ever. */
+class CopyConnection implements Queryable {
+  readonly #client: pg.PoolClient
+
+  constructor(client: pg.PoolClient) {
+    this.#client = client
+  }
+
+  // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- as pg has it: who asks knows the rows
+  async query<Row extends QueryResultRow>(text: string, values: unknown[] = []): Promise<{ rows: Row[] }> {
+    return this.#client.query<Row>({ text, values, query_timeout: roundTimeoutMs } as pg.QueryConfig)
+  }
+
+  async run(text: string): Promise<unknown[][]> {
+    const query = { text, rowMode: 'array', query_timeout: roundTimeoutMs } as pg.QueryArrayConfig
+    return (await this.#client.query<unknown[]>(query)).rows
   }
 }
 

@@ -2,5 +2,8 @@ export { checkServerVersion, configFromUrl, withDefaults } from './connection-co
 export { isConnectionFailure, sqlStateOf, toTrunklineError } from './errors.ts'
 export { quoteIdentifier, quoteLiteral, quoteQualified } from './identifiers.ts'
 export { isLockContention, lockTimeoutMs, retryWhileLocked, type LockRetryOptions } from './lock-retry.ts'
+export { queryPool } from './pool-query.ts'
 export type { Queryable } from './queryable.ts'
 export { formatSnapshot, isVisible, parseSnapshot, type Snapshot } from './snapshot.ts'
+export { inTransaction } from './transaction.ts'
+export { withClient } from './with-client.ts'

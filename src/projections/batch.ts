@@ -1,12 +1,11 @@
 import type pg from 'pg'
 import { TrunklineError } from '../core/index.ts'
 import type { RecordedEvent } from '../events/index.ts'
-import { sqlStateOf } from '../postgres/index.ts'
+import { inTransaction, sqlStateOf } from '../postgres/index.ts'
 import { otherHistory, PartitionLost, ProjectionError, type ProjectionFailure, transactionEnded } from './errors.ts'
 import { Handling, type OpenedEvent, openEvents } from './handling.ts'
 import type { ProjectionContext } from './projection-context.ts'
 import type { Definition } from './projection-options.ts'
-import { inTransaction } from './projection-pools.ts'
 import type { Build, Holding } from './projection-store.ts'
 import { tableNameOf } from './tables.ts'
 

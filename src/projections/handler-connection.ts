@@ -6,6 +6,7 @@ export class HandlerConnection implements Queryable {
   readonly #db: Queryable
   #isOpen = true
   #hasFailed = false
+  #running = 0
 
   constructor(db: Queryable) {
     this.#db = db
@@ -21,19 +22,22 @@ export class HandlerConnection implements Queryable {
     })
   }
 
-  /** True once after a statement failed. */
+  /** True once after a statement failed, or while one runs that nobody waits for: it may fail yet. */
   takeFailure(): boolean {
-    const hasFailed = this.#hasFailed
+    const hasFailed = this.#hasFailed || this.#running > 0
     this.#hasFailed = false
     return hasFailed
   }
 
   async #noted<Result>(result: Promise<Result>): Promise<Result> {
+    this.#running += 1
     try {
       return await result
     } catch (error) {
       this.#hasFailed = true
       throw error
+    } finally {
+      this.#running -= 1
     }
   }
 

@@ -143,6 +143,8 @@ export class PartitionWorker {
     if (left.length === 0) return this.#move(page)
     while (left.length > 0) {
       if (this.#isEnding) return false
+      // Also while an event stops the partition: what stops it may be that too many are parked.
+      if (this.#isRequested) await this.#serveRequests()
       const batch = this.#nextBatch(left)
       const last = batch.at(-1) as RecordedEvent
       const isWhole = batch.length === left.length
@@ -200,7 +202,8 @@ export class PartitionWorker {
     } catch (error) {
       if (!(error instanceof BatchFailure)) throw error
       // A connection that broke in it, or was given up, says nothing of a COMMIT: none was sent.
-      if (events.length > 1) {
+      // It is dealt with alone: not even one that is only to be parked may share its fate.
+      if (batch.length > 1) {
         const suspect = error.index === undefined ? undefined : events[error.index]
         this.#alone = suspect === undefined ? 'all' : BigInt(suspect.position)
         return false
@@ -259,34 +262,28 @@ export class PartitionWorker {
   async #serveRequests(): Promise<void> {
     this.#isRequested = false
     for (const stream of await this.#options.context.store.requestedStreams(this.#options.holding)) {
-      // What stands behind one that is discarded goes on.
-      let goesOn = await this.#discard(stream)
-      while (!this.#isEnding && (await this.#retryHead(stream, goesOn))) goesOn = true
+      if (this.#isEnding) return
+      await this.#discard(stream)
+      while (!this.#isEnding && (await this.#retryHead(stream)));
     }
   }
 
-  /** True: the first one was among them. */
-  async #discard(stream: StreamParts): Promise<boolean> {
+  async #discard(stream: StreamParts): Promise<void> {
     const { context, holding } = this.#options
-    const head = await context.store.parkedHead(holding, stream)
     await this.#batches.run({
       from: this.#position,
       to: this.#position,
       events: [],
       also: (client) => context.store.discardParked(client, holding, stream),
     })
-    return head?.request === 'discard'
   }
 
-  /** False: there is nothing more to do for the stream. */
-  async #retryHead(stream: StreamParts, goesOn: boolean): Promise<boolean> {
+  /** False: there is nothing more to do for the stream, or not now. */
+  async #retryHead(stream: StreamParts): Promise<boolean> {
     const { context, holding } = this.#options
     const head = await context.store.parkedHead(holding, stream)
-    if (head === undefined) {
-      this.#parked.delete(streamName(stream))
-      return false
-    }
-    if (head.request !== 'retry' && !goesOn) return false
+    if (head === undefined) this.#parked.delete(streamName(stream))
+    if (head?.request !== 'retry') return false
     const position = BigInt(head.position)
     const range = { after: position - 1n, until: position, categories: undefined, limit: 1 }
     try {
@@ -299,6 +296,8 @@ export class PartitionWorker {
       return true
     } catch (error) {
       if (!(error instanceof BatchFailure)) throw error
+      // Ended by us, or by somebody's lock: it is wanted as before, and the next heartbeat says so.
+      if (this.#isEnding || isContention(error.cause)) return false
       const { code, text } = described(error.cause)
       await context.store.parkedAgain(head.id, code, text)
       return false

@@ -1,14 +1,12 @@
 import type { Socket } from 'node:net'
 import pg, { type ClientConfig } from 'pg'
-import { type Logger, withTimeout } from '../core/index.ts'
+import type { Logger } from '../core/index.ts'
 import { withDefaults } from '../postgres/index.ts'
 
 /** Transactions of handlers at once in a process, whatever number of projections it runs. */
 const connectionsMax = 8
 /** Longest time one statement of the bookkeeping may take, in milliseconds. */
 const keepTimeoutMs = 10_000
-/** How long a ROLLBACK may take, in milliseconds. */
-const rollbackMsDefault = 5_000
 
 /** Connections of all projections of a process. Apart from the application's, so that its handlers may use those. */
 export class ProjectionPools {
@@ -57,47 +55,5 @@ export class ProjectionPools {
 
   async end(): Promise<void> {
     await Promise.all([this.work.end(), this.keep.end(), this.beat.end()])
-  }
-}
-
-/**
- * Runs a function in a transaction on a connection of its own, and commits it. When it throws, all is rolled back; where that
- * cannot be had in time, or the connection broke, the connection goes.
- *
- * @param rollbackMs how long a statement may still run that a ROLLBACK waits behind.
- */
-export async function inTransaction<Result>(
-  pool: pg.Pool,
-  run: (client: pg.PoolClient) => Promise<Result>,
-  rollbackMs: number = rollbackMsDefault,
-): Promise<Result> {
-  const client = await pool.connect()
-  let isBroken = false
-  const onError = (): void => {
-    isBroken = true
-  }
-  client.on('error', onError)
-  let isSound = false
-  try {
-    await client.query('begin isolation level read committed')
-    const result = await run(client)
-    await client.query('commit')
-    isSound = true
-    return result
-  } catch (error) {
-    isSound = !isBroken && (await isRolledBack(client, rollbackMs))
-    throw error
-  } finally {
-    client.removeListener('error', onError)
-    client.release(!isSound)
-  }
-}
-
-async function isRolledBack(client: pg.PoolClient, ms: number): Promise<boolean> {
-  try {
-    await withTimeout(client.query('rollback'), ms, () => new Error('The connection does not answer.'))
-    return true
-  } catch {
-    return false
   }
 }

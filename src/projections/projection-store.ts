@@ -312,19 +312,38 @@ export class ProjectionStore {
     return rows[0]
   }
 
+  /** It went through. What stands behind it is wanted from now on, whoever has the partition then. */
   async unpark(db: Queryable, id: string): Promise<void> {
-    await db.query(`delete from ${this.#place}.parked_event as e where e.id = $1`, [id])
+    await db.query(
+      `with gone as (delete from ${this.#place}.parked_event as e where e.id = $1 returning e.*)
+       update ${this.#place}.parked_event as n set request = 'retry' from gone as g
+       where n.request is null and n.id = (
+         select e.id from ${this.#place}.parked_event as e
+         where e.projection = g.projection and e.build = g.build and e.partition = g.partition
+           and e.aggregate_type = g.aggregate_type and e.aggregate_id = g.aggregate_id and e.position > g.position
+         order by e.position limit 1
+       )`,
+      [id],
+    )
   }
 
-  /** Removes those of a stream that somebody wants discarded. */
+  /** Removes those of a stream that somebody wants discarded. What stood behind the first one is wanted from now on. */
   async discardParked(
     db: Queryable,
     { projection, build, partition }: Holding,
     { type, id }: StreamParts,
   ): Promise<void> {
+    const ofStream =
+      'e.projection = $1 and e.build = $2 and e.partition = $3 and e.aggregate_type = $4 and e.aggregate_id = $5'
     await db.query(
-      `delete from ${this.#place}.parked_event as e where e.projection = $1 and e.build = $2 and e.partition = $3
-         and e.aggregate_type = $4 and e.aggregate_id = $5 and e.request = 'discard'`,
+      `with gone as (
+         delete from ${this.#place}.parked_event as e where ${ofStream} and e.request = 'discard' returning e.id, e.position
+       )
+       update ${this.#place}.parked_event as n set request = 'retry'
+       where n.request is null and n.position > (select min(g.position) from gone as g) and n.id = (
+         select e.id from ${this.#place}.parked_event as e
+         where ${ofStream} and e.id not in (select g.id from gone as g) order by e.position limit 1
+       )`,
       [projection, build, partition, type, id],
     )
   }
@@ -340,10 +359,10 @@ export class ProjectionStore {
     return rows[0]?.is_anchored !== false
   }
 
-  /** A retry has failed: what was wanted is done, and its stream waits again. */
+  /** A retry has failed: it is done, and its stream waits again, unless somebody wants it discarded by now. */
   async parkedAgain(id: string, code: string, error: string): Promise<void> {
     await this.#db.query(
-      `update ${this.#place}.parked_event as e set attempts = e.attempts + 1, error_code = $2, error = $3, request = null,
+      `update ${this.#place}.parked_event as e set attempts = e.attempts + 1, error_code = $2, error = $3, request = nullif(e.request, 'retry'),
          first_attempt_at = coalesce(e.first_attempt_at, clock_timestamp()), last_attempt_at = clock_timestamp()
        where e.id = $1`,
       [id, code, error],

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import pg, { type ClientConfig, type QueryResultRow } from 'pg'
-import { isConnectionFailure, withDefaults } from '../postgres/index.ts'
+import { queryPool, withDefaults } from '../postgres/index.ts'
 import type { CheckedRelayOptions } from './relay-options.ts'
 
 /** How long to wait for a connection, in milliseconds. */
@@ -60,14 +60,9 @@ export class RelayPools {
   }
 }
 
-/** For the error of a connection in use: it tells its statement, too. */
-function ignore(): void {
-  // Nothing to do.
-}
-
 /**
- * Runs one statement. Unlike `pool.query` it keeps a connection on which the server has refused a statement: a lost one puts
- * all in doubt that was read (see `RelayRun`), a refused one does not.
+ * Runs one statement. A connection on which the server has refused one is kept: a lost one puts all in doubt that was read (see
+ * `RelayRun`), a refused one does not.
  *
  * @param timeoutMs a limit of its own.
  */
@@ -78,18 +73,6 @@ export async function queryRelay<Row extends QueryResultRow>(
   values: unknown[],
   timeoutMs?: number,
 ): Promise<{ rows: Row[] }> {
-  const client = await pool.connect()
-  let failure: Error | undefined
-  client.on('error', ignore)
-  try {
-    // pg takes a limit for one statement; its types do not know.
-    const query = { text, values, ...(timeoutMs === undefined ? {} : { query_timeout: timeoutMs }) }
-    return await client.query<Row>(query)
-  } catch (error) {
-    if (!(error instanceof pg.DatabaseError) || isConnectionFailure(error)) failure = error as Error
-    throw error
-  } finally {
-    client.removeListener('error', ignore)
-    client.release(failure)
-  }
+  // pg takes a limit for one statement; its types do not know.
+  return queryPool<Row>(pool, { text, values, ...(timeoutMs === undefined ? {} : { query_timeout: timeoutMs }) })
 }

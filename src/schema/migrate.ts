@@ -1,9 +1,9 @@
 import type { Pool, PoolClient } from 'pg'
 import { InvalidInputError, type Logger, silentLogger } from '../core/index.ts'
-import { retryWhileLocked, toTrunklineError } from '../postgres/index.ts'
+import { retryWhileLocked, toTrunklineError, withClient } from '../postgres/index.ts'
 import { comparePlan, type Plan } from './plan.ts'
 import { currentRelease } from './release.ts'
-import { inTransaction, takeTurn, withClient } from './session.ts'
+import { inTransaction, takeTurn } from './session.ts'
 import { checkSchemaName, readState } from './state.ts'
 import { stepsOf, transactionSettings } from './statements.ts'
 

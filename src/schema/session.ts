@@ -1,20 +1,4 @@
-import type { Pool, PoolClient } from 'pg'
-
-/** Runs an action on a connection of its own, which goes back to the pool only if it is whole. */
-export async function withClient<Result>(pool: Pool, action: (client: PoolClient) => Promise<Result>): Promise<Result> {
-  const client = await pool.connect()
-  let isBroken: boolean | undefined
-  const markBroken = (): void => {
-    isBroken = true
-  }
-  client.on('error', markBroken)
-  try {
-    return await action(client)
-  } finally {
-    client.off('error', markBroken)
-    client.release(isBroken)
-  }
-}
+import type { PoolClient } from 'pg'
 
 /** Runs an action in a transaction; a failure rolls it back. */
 export async function inTransaction<Result>(client: PoolClient, action: () => Promise<Result>): Promise<Result> {

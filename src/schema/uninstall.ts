@@ -6,11 +6,12 @@ import {
   quoteQualified,
   retryWhileLocked,
   toTrunklineError,
+  withClient,
 } from '../postgres/index.ts'
 import type { SchemaOptions } from './migrate.ts'
 import { comparePlan } from './plan.ts'
 import { currentRelease, type Release } from './release.ts'
-import { inTransaction, takeTurn, withClient } from './session.ts'
+import { inTransaction, takeTurn } from './session.ts'
 import { checkSchemaName, readState } from './state.ts'
 
 export interface UninstallOptions extends SchemaOptions {

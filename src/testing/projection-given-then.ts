@@ -3,6 +3,7 @@ import pg from 'pg'
 import { type AnyUpcaster, EventCatalog } from '../aggregates/index.ts'
 import { messageOf } from '../core/index.ts'
 import type { RecordedEvent } from '../events/index.ts'
+import { withClient } from '../postgres/index.ts'
 import { type ProjectedEvent, type ProjectionOptions, rehearse } from '../projections/index.ts'
 
 /** An event that has happened: its place is made up where it is not said. */
@@ -102,14 +103,14 @@ async function rolledBack<Result>(
 ): Promise<Result> {
   const pool = typeof database === 'string' ? new pg.Pool({ connectionString: database, max: 1 }) : database
   try {
-    const client = await pool.connect()
-    try {
-      await client.query('begin')
-      return await run(client)
-    } finally {
-      await client.query('rollback').catch(() => undefined)
-      client.release()
-    }
+    return await withClient(pool, async (client) => {
+      try {
+        await client.query('begin')
+        return await run(client)
+      } finally {
+        await client.query('rollback').catch(() => undefined)
+      }
+    })
   } finally {
     if (typeof database === 'string') await pool.end()
   }

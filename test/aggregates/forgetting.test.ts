@@ -1,6 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import { inspect } from 'node:util'
-import { expect, test } from 'vitest'
+import pg from 'pg'
+import { expect, onTestFinished, test } from 'vitest'
 import {
   type Aggregate,
   forgotten,
@@ -9,7 +10,7 @@ import {
   type Trunkline,
   type TrunklineOptions,
 } from '../../src/index.ts'
-import { backendPid, describeEachPostgres, untilBlocked } from '../support/index.ts'
+import { backendPid, describeEachPostgres, terminateBackends, untilBlocked } from '../support/index.ts'
 import { useEvents } from './order.ts'
 
 interface Person {
@@ -447,5 +448,31 @@ describeEachPostgres('forgetting', (server) => {
     const failing = all.handle(id, () => ({ type: 'registered', payload: null as never }))
     await expect(failing).rejects.toMatchObject({ stream: `person-${id}` })
     expect((await all.load(id)).version).toBe(0)
+  })
+
+  test('a connection that breaks while somebody is forgotten is an error, and the process lives', async () => {
+    const pool = new pg.Pool({ connectionString: bench.database().url })
+    onTestFinished(() => pool.end())
+    pool.on('error', () => undefined)
+    const { people: aggregate, trunkline } = people({ pool })
+    const personId = bench.newId()
+    await aggregate.handle(personId, () => registered(personId))
+    await trunkline.events.settled()
+    pool.once('acquire', (client: pg.PoolClient) => {
+      const query = client.query.bind(client) as (text: string, values?: unknown[]) => Promise<unknown>
+      const breakAfterBegin = async (text: string, values?: unknown[]): Promise<unknown> => {
+        const result = await query(text, values)
+        if (!text.startsWith('begin')) return result
+        const { rows } = (await query('select pg_backend_pid() as pid')) as { rows: { pid: number }[] }
+        await terminateBackends(bench.database(), { where: 'pid = $1', values: [rows[0]?.pid] })
+        return result
+      }
+      Object.assign(client, { query: breakAfterBegin })
+    })
+    await expect(trunkline.events.forget(personId)).rejects.toMatchObject({
+      code: 'connection_failed',
+      cause: { code: '57P01' },
+    })
+    expect((await aggregate.load(personId)).state.name).toBe(secretName)
   })
 })

@@ -59,6 +59,22 @@ describeEachPostgres('a cache during DDL', (server) => {
     expect(cache.status).toBe('live')
   })
 
+  test('all rows get other values in a column that keeps its type', async () => {
+    const cache = await prepare('rewritten')
+    const statements = [
+      'alter table rewritten alter column n type integer using n + 1',
+      'alter table rewritten alter column name type text using upper(name)',
+      'alter table rewritten add column g integer generated always as (id + 1) stored',
+    ]
+    if (Number(server.version) >= 17) statements.push('alter table rewritten alter column g set expression as (id * 7)')
+    for (const statement of statements) {
+      await run(statement)
+      await cache.fresh()
+      await expectEqualToSelect(cache, database(), 'select * from rewritten')
+    }
+    expect(cache.get(1)).toMatchObject({ n: 11, name: 'A' })
+  })
+
   test('nobody has to ask: a column that comes is there after the next look at tables', async () => {
     const cache = await prepare('unasked')
     await run("alter table unasked add column note text default 'new'")

@@ -263,6 +263,25 @@ describeEachVersion('caches when things break', (version) => {
     },
   )
 
+  test.each(['reset', 'stall'] as const)(
+    'the network is gone (%s) during a first copy: told in time, and nobody dies of it',
+    { timeout: 60_000 },
+    async (fault) => {
+      await using proxy = await startTcpProxy(database.url)
+      await using running = await start({ url: proxy.url })
+      const holder = await database.connect()
+      await holder.query('begin; lock table still in access exclusive mode')
+      const first = codeOf(running.trunkline.cache('still'))
+      await untilBackends(database, { where: "application_name = 'trunkline' and wait_event_type = 'Lock'" })
+      if (fault === 'reset') proxy.reset()
+      else proxy.stall()
+      expect(await first).toBe('connection_failed')
+      await proxy.resume()
+      await holder.end()
+      await expectLevel(await running.trunkline.cache<AnyRow>('still'))
+    },
+  )
+
   test('stop while the network is gone ends soon, and leaves no connection behind', { timeout: 60_000 }, async () => {
     await untilBackends(database, ours, (count) => count === 0)
     for (const fault of ['cut', 'stall'] as const) {

@@ -98,6 +98,35 @@ describeEachPostgres('doctor', (server) => {
     )
   })
 
+  test('a table that was made anew, with triggers of its predecessor: the mend it names mends', async () => {
+    await using database = await createDatabase(server)
+    await installed(database)
+    await database.query(`
+      create table restored (id integer primary key, secret text); create table stray (id integer primary key);
+      select trunkline.capture('restored', exclude => '{secret}'), trunkline.capture('stray');
+      create temporary table kept as select pg_get_triggerdef(oid) as definition from pg_trigger where not tgisinternal and tgrelid in ('restored'::regclass, 'stray'::regclass);
+      drop table restored, stray; create table restored (id integer primary key, secret text); create table stray (id integer primary key);
+      do $$ declare one record; begin for one in select * from kept loop execute one.definition; end loop; end $$;
+      drop table kept; delete from trunkline.topic where name = 'public.stray'`)
+    const visit = await doctor(database.url)
+    expect(visit.code).toBe(1)
+    expect(visit.codes.filter((code) => code.startsWith('error'))).toEqual([
+      'error capture_lost',
+      'error triggers_surplus',
+      'error triggers_surplus',
+    ])
+    const mends = new Set(visit.findings.filter(({ severity }) => severity === 'error').map(({ mend }) => String(mend)))
+    expect([...mends]).toEqual([
+      'Run: trunkline capture public.restored --exclude secret',
+      'Run: trunkline release public.stray',
+    ])
+    for (const mend of mends) {
+      const args = mend.replace('Run: trunkline ', '').split(' ')
+      expect((await trunkline(args, { env: { DATABASE_URL: database.url } })).code).toBe(0)
+    }
+    expect((await doctor(database.url)).code).toBe(0)
+  })
+
   test('the log: sequence, rotation, readers', async () => {
     await using database = await createDatabase(server)
     await installed(database)

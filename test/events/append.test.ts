@@ -7,6 +7,7 @@ import {
   type ExpectedVersion,
   type NewEvent,
   type RecordedEvent,
+  VersionConflictError,
 } from '../../src/index.ts'
 import { install } from '../log/captured.ts'
 import {
@@ -269,6 +270,21 @@ describeEachPostgres('appending', (server) => {
     await expect(events.append(stream, 'any', [one, two])).resolves.toMatchObject({ isRepeated: true, version: 2 })
     expect(await events.read(stream)).toHaveLength(3)
     expect(await events.read(other)).toHaveLength(1)
+  })
+
+  test('a version conflict costs no connection', async () => {
+    const pool = new pg.Pool({ connectionString: database().url, max: 1 })
+    onTestFinished(() => pool.end())
+    let connections = 0
+    pool.on('connect', () => (connections += 1))
+    const { events } = createTrunkline({ pool })
+    const stream = newStream()
+    await events.append(stream, 0, created)
+    for (let n = 0; n < 3; n += 1) {
+      await expect(events.append(stream, 0, created)).rejects.toBeInstanceOf(VersionConflictError)
+    }
+    await Promise.allSettled(Array.from({ length: 8 }, () => events.append(stream, 1, created)))
+    expect(connections).toBe(1)
   })
 
   test('where prepared statements get lost, the statement is sent again without', async () => {

@@ -1,6 +1,6 @@
 import type pg from 'pg'
 import { expect, test } from 'vitest'
-import { captureTable } from '../../src/log/capture.ts'
+import { captureTable, releaseTable } from '../../src/log/capture.ts'
 import { createDatabase, describeEachPostgres, type TestDatabase } from '../support/index.ts'
 import { install, operationsOf, queryableOf } from './captured.ts'
 
@@ -129,4 +129,50 @@ describeEachPostgres('DDL on a captured table while it is written', (server) => 
     await database.query('insert into short values (2)')
     expect(await operationsOf(database, 'short')).toBe('i')
   })
+
+  test('a restore brings triggers of another oid: writes go through, and captured again no row is written twice', async () => {
+    await using database = await createDatabase(server)
+    await install(database.url)
+    const tables = { plain: 'full', keyed: 'keys', parted: 'full' } as const
+    const db = queryableOf(database)
+    for (const [table, rows] of Object.entries(tables)) {
+      const create = `create table ${table} (id integer primary key) ${table === 'parted' ? 'partition by range (id)' : ''};
+        ${table === 'parted' ? 'create table parted_1 partition of parted for values from (0) to (10)' : ''}`
+      await database.query(create)
+      await captureTable(db, 'trunkline', table, { rows })
+      const triggers = await triggersOf(database, table)
+      await database.query(`drop table ${table}`)
+      await database.query(create)
+      for (const trigger of triggers) await database.query(trigger)
+      await database.query(`insert into ${table} values (1); update ${table} set id = 2; truncate ${table}`)
+      await captureTable(db, 'trunkline', table, { rows })
+      expect(await triggersOf(database, table)).toHaveLength(triggers.length)
+      const before = (await operationsOf(database, table)).length
+      await database.query(`insert into ${table} values (1)`)
+      expect((await operationsOf(database, table)).slice(before)).toBe('i')
+      // Renamed, a trigger is nobody's, too.
+      const [own] = await triggersOf(database, table)
+      const name = /^CREATE TRIGGER (\S+)/.exec(own ?? '')?.[1] ?? ''
+      await database.query(`alter trigger ${name} on ${table} rename to mine`)
+      await captureTable(db, 'trunkline', table, { rows })
+      expect(await triggersOf(database, table)).toHaveLength(triggers.length)
+      // Without a capture, release drops them.
+      await database.query('delete from trunkline.topic')
+      expect(await releaseTable(db, 'trunkline', table)).toBe(true)
+      expect(await triggersOf(database, table)).toEqual([])
+      expect(await releaseTable(db, 'trunkline', table)).toBe(false)
+    }
+  })
 })
+
+/** The definitions of its triggers, and of those of its partitions, without clones. */
+async function triggersOf(database: TestDatabase, table: string): Promise<string[]> {
+  const rows = await database.query<{ definition: string }>(
+    `select pg_get_triggerdef(t.oid) as definition from pg_trigger as t
+    where t.tgrelid in (select m.relation from trunkline.table_tree($1::regclass) as m) and not t.tgisinternal
+      and not exists (select from pg_depend as d where d.objid = t.oid and d.refclassid = 'pg_trigger'::regclass)
+    order by t.tgname`,
+    [table],
+  )
+  return rows.map(({ definition }) => definition)
+}

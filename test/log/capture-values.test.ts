@@ -252,4 +252,20 @@ describeEachPostgres('captured values', (server) => {
     ])
     expect((await logOf(database(), 'honest_too')).map((row) => row.new)).toEqual(['{"id":1,"name":"a"}'])
   })
+
+  test.skipIf(Number(server.version) < 18)('virtual columns hold what a SELECT gives', async () => {
+    await database().query(`create table virtual_leaf (id integer primary key, n integer,
+      double integer generated always as (n * 2) virtual, text text generated always as (id || ': ' || n) virtual)`)
+    await database().query(`create table virtual_root (like virtual_leaf including all) partition by range (id)`)
+    await database().query('create table virtual_part partition of virtual_root for values from (0) to (10)')
+    for (const table of ['virtual_leaf', 'virtual_root']) {
+      await captureTable(queryableOf(database()), 'trunkline', table)
+      await database().query(`insert into ${table} values (1, 2); update ${table} set n = 3`)
+      const images = (await logOf(database(), table)).map((row) => [row.old, row.new])
+      expect(images).toEqual([
+        [null, '{"id":1,"n":2,"double":4,"text":"1: 2"}'],
+        ['{"id":1,"n":2,"double":4,"text":"1: 2"}', '{"id":1,"n":3,"double":6,"text":"1: 3"}'],
+      ])
+    }
+  })
 })

@@ -163,6 +163,134 @@ describeEachPostgres('an event that a projection cannot handle', (server) => {
     expect(await handled('parked', 'parked-b')).toEqual([11, 13])
   })
 
+  test('an event that is to be parked behind another is so, also where the next one of its page fails', async () => {
+    const trunkline = open(database())
+    const projection = trunkline.projection<Counted>(
+      options(
+        'behind',
+        (n) => {
+          if (n < 10) throw new Error(`no ${n}`)
+        },
+        { onFailure: 'park', attemptsMax: 1 },
+      ),
+    )
+    await trunkline.events.append('behind-a', 'any', [counted(1), counted(11)])
+    await trunkline.events.append('behind-b', 'any', counted(2))
+    const { position } = await trunkline.events.append('behind-a', 'any', counted(12))
+    await projection.start()
+    await projection.reached(position)
+    expect((await projection.parked.list()).map(({ stream, version }) => [stream, version])).toEqual([
+      ['behind-a', 1],
+      ['behind-a', 2],
+      ['behind-b', 1],
+      ['behind-a', 3],
+    ])
+  })
+
+  test('parked events are served while another one stops their partition', async () => {
+    const trunkline = open(database())
+    const bad = new Set([1, 2])
+    const projection = trunkline.projection<Counted>(
+      options(
+        'full',
+        (n) => {
+          if (bad.has(n)) throw new Error(`no ${n}`)
+        },
+        { onFailure: 'park', attemptsMax: 1, parkedMax: 1 },
+      ),
+    )
+    await trunkline.events.append('full-a', 'any', [counted(1), counted(11)])
+    await trunkline.events.append('full-b', 'any', counted(2))
+    const { position } = await trunkline.events.append('full-c', 'any', counted(31))
+    await projection.start()
+    const isStopped = async (): Promise<boolean> => (await projection.status())?.error?.stream === 'full-b'
+    await eventually(isStopped, { what: 'the second one stops it' })
+    bad.delete(1)
+    await projection.parked.retry()
+    await projection.reached(position)
+    expect(await handled('full')).toEqual([1, 11, 31])
+    expect(await projection.parked.list()).toMatchObject([{ stream: 'full-b', version: 1 }])
+  })
+
+  test('a retry that is interrupted stays wanted: by a stop, and by somebody’s lock', async () => {
+    const trunkline = open(database())
+    const reached = Promise.withResolvers<void>()
+    let mode: 'fail' | 'hang' | 'lock' = 'fail'
+    const projection = trunkline.projection<Counted>(
+      options(
+        'wanted',
+        async (n, { query, signal }) => {
+          if (n === 1 && mode === 'fail') throw new Error('no')
+          if (n === 2 && mode === 'hang') {
+            reached.resolve()
+            await new Promise((_, reject) => {
+              signal.addEventListener('abort', () => reject(new Error('stopped')))
+            })
+          }
+          if (mode === 'lock') await query(`set local lock_timeout = '20ms'; lock table held_by_other`)
+        },
+        { onFailure: 'park', attemptsMax: 1 },
+      ),
+    )
+    await database().query('create table held_by_other ()')
+    const { position } = await trunkline.events.append(
+      'wanted-a',
+      'any',
+      [1, 2, 3, 4].map((n) => counted(n)),
+    )
+    await projection.start()
+    await projection.reached(position)
+    mode = 'hang'
+    await projection.parked.retry({ ids: [(await projection.parked.list())[0]!.id] })
+    await reached.promise
+    await projection.stop()
+    expect(await projection.parked.list()).toMatchObject([
+      { version: 2, request: 'retry', attempts: 0 },
+      { version: 3 },
+      { version: 4 },
+    ])
+    mode = 'lock'
+    const holder = await database().connect()
+    await holder.query('begin; lock table held_by_other')
+    await projection.start()
+    await untilBackends(database(), { where: `query like '%held_by_other' and wait_event_type = 'Lock'` })
+    await holder.query('commit')
+    await eventually(async () => (await projection.parked.list()).length === 0, { what: 'it has gone through' })
+    expect(await handled('wanted')).toEqual([1, 2, 3, 4])
+  })
+
+  test('a wish to discard that comes while its event is retried is not lost, nor is what stands behind', async () => {
+    const trunkline = open(database())
+    const asked = Promise.withResolvers<void>()
+    const retried = Promise.withResolvers<void>()
+    let isRetry = false
+    const projection = trunkline.projection<Counted>(
+      options(
+        'wish',
+        async (n) => {
+          if (n !== 1) return
+          if (isRetry) {
+            retried.resolve()
+            await asked.promise
+          }
+          throw new Error('no')
+        },
+        { onFailure: 'park', attemptsMax: 1 },
+      ),
+    )
+    const { position } = await trunkline.events.append('wish-a', 'any', [counted(1), counted(2)])
+    await projection.start()
+    await projection.reached(position)
+    isRetry = true
+    const ids = [(await projection.parked.list())[0]!.id]
+    await projection.parked.retry({ ids })
+    await retried.promise
+    await projection.parked.discard({ ids })
+    asked.resolve()
+    await eventually(async () => (await projection.parked.list()).length === 0, { what: 'it is gone' })
+    expect(await handled('wish')).toEqual([2])
+  })
+
   test('with too many parked streams the next one stops it', async () => {
     const trunkline = open(database())
     const projection = trunkline.projection<Counted>(

@@ -1,7 +1,15 @@
+import { setImmediate } from 'node:timers/promises'
 import { createPool, sql } from 'slonik'
 import { beforeAll, expect, onTestFinished, test } from 'vitest'
 import { type NewEvent, ProjectionError, VersionConflictError } from '../../src/index.ts'
-import { backendPid, describeEachPostgres, eventually, untilBlocked, useDatabase } from '../support/index.ts'
+import {
+  backendPid,
+  describeEachPostgres,
+  eventually,
+  terminateBackends,
+  untilBlocked,
+  useDatabase,
+} from '../support/index.ts'
 import { open, prepare } from './projecting.ts'
 import { type Counted, seenHandlers, seenTables } from './read-model.ts'
 
@@ -130,6 +138,120 @@ describeEachPostgres('an inline projection', (server) => {
     fault = 'none'
     await trunkline.events.append('faulty-1', 0, counted(1))
     expect(await rows('faulty')).toEqual([{ sum: '1', events: 1 }])
+  })
+
+  test('a statement of a handler that nobody waits for fails the append all the same', async () => {
+    const trunkline = open(database())
+    await trunkline
+      .projection<Counted>({
+        ...options('unheard'),
+        handlers: {
+          counted: async (event, context) => {
+            await seenHandlers('unheard').counted?.(event, context)
+            void context.query('select 1 / 0').catch(() => undefined)
+          },
+        },
+      })
+      .start()
+    await expect(trunkline.events.append('unheard-1', 'any', counted(1))).rejects.toBeInstanceOf(ProjectionError)
+    const client = await database().connect()
+    await client.query('begin')
+    await expect(trunkline.events.append('unheard-1', 'any', counted(1), { tx: client })).rejects.toBeInstanceOf(
+      ProjectionError,
+    )
+    await client.query('rollback')
+    // A transaction that has failed before.
+    await client.query('begin')
+    client.query('select 1 / 0').catch(() => undefined)
+    await expect(trunkline.events.append('unheard-1', 'any', counted(1), { tx: client })).rejects.toMatchObject({
+      code: 'sqlstate_25P02',
+    })
+    await client.query('rollback')
+    expect(await trunkline.events.read('unheard-1')).toEqual([])
+  })
+
+  test('an extension that keeps a failed statement to itself is no success either', async () => {
+    const trunkline = open(database())
+    trunkline.events.use({
+      isWanted: (stream) => stream.startsWith('extended-'),
+      inTransaction: async (tx) => {
+        await tx.query('select 1 / 0').catch(() => undefined)
+      },
+    })
+    await expect(trunkline.events.append('extended-1', 'any', counted(1))).rejects.toMatchObject({
+      code: 'transaction_failed',
+    })
+    expect(await trunkline.events.read('extended-1')).toEqual([])
+  })
+
+  test('appends that share a transaction side by side run their handlers once each, one after the other', async () => {
+    const trunkline = open(database())
+    await trunkline
+      .projection<Counted>({
+        ...options('shared'),
+        tables: { shared_total: (table) => `create table ${table} (total int not null, log text not null)` },
+        handlers: {
+          counted: async (event, { query, table }) => {
+            const total = table('shared_total')
+            const [row] = (await query<{ total: number; log: string }>(`select total, log from ${total}`)).rows
+            if (row === undefined) await query(`insert into ${total} values ($1, $2)`, [event.payload.by, event.stream])
+            else
+              await query(`update ${total} set total = $1, log = $2`, [
+                row.total + event.payload.by,
+                `${row.log} ${event.stream}`,
+              ])
+            // Part of the append that it runs in.
+            if (event.payload.by === 100) await trunkline.events.append('other-2', 'any', counted(1), { tx: client })
+          },
+        },
+      })
+      .start()
+    const client = await database().connect()
+    await client.query('begin')
+    const results = await Promise.all(
+      [1, 10, 100, 1000].map((by) =>
+        trunkline.events.append(`shared-${by % 3}-${by}`, 'any', counted(by), { tx: client }),
+      ),
+    )
+    await trunkline.events.append('shared-last', 'any', counted(10_000), { tx: client })
+    await client.query('commit')
+    expect(results.map(({ version }) => version)).toEqual([1, 1, 1, 1])
+    expect(await database().query('select * from shared_total')).toEqual([
+      { total: 11_111, log: 'shared-1-1 shared-1-10 shared-1-100 shared-1-1000 shared-last' },
+    ])
+  })
+
+  test('a connection that breaks between two statements of an append is an error, and the process lives', async () => {
+    const trunkline = open(database())
+    await trunkline
+      .projection<Counted>({
+        ...options('broken'),
+        handlers: {
+          counted: async (_event, { query }) => {
+            const [row] = (await query<{ pid: number }>('select pg_backend_pid() as pid')).rows
+            await terminateBackends(database(), { where: 'pid = $1', values: [row?.pid] })
+            await setImmediate()
+          },
+        },
+      })
+      .start()
+    const error: unknown = await trunkline.events
+      .append('broken-1', 'any', counted(1))
+      .catch((caught: unknown) => caught)
+    expect(error).toMatchObject({ code: 'connection_failed', retryable: true, cause: { code: '57P01' } })
+    expect(await trunkline.events.read('broken-1')).toEqual([])
+  })
+
+  test('a version conflict costs no connection', async () => {
+    const trunkline = open(database())
+    await trunkline.projection<Counted>(options('kept')).start()
+    await trunkline.events.append('kept-1', 0, counted(1))
+    const pid = async (): Promise<unknown> => (await trunkline.pool.query('select pg_backend_pid() as pid')).rows
+    const before = await pid()
+    for (let n = 0; n < 5; n += 1) {
+      await expect(trunkline.events.append('kept-1', 0, counted(1))).rejects.toBeInstanceOf(VersionConflictError)
+    }
+    expect(await pid()).toEqual(before)
   })
 
   test('personal data comes opened, payloads as they are read', async () => {

@@ -106,6 +106,7 @@ describeEachVersion('relay: a campaign of faults', (version) => {
       await writers.stop()
       await pacing.stop()
       const before = verdict(await eventsOf(database), await untilAllArrived(database, receiver))
+      tellMissing(before)
       expect(before).toMatchObject({ lost: 0, invented: 0, outOfOrder: 0 })
 
       // Without a fault nothing is repeated.
@@ -114,6 +115,7 @@ describeEachVersion('relay: a campaign of faults', (version) => {
       await quiet.stop()
       const arrived = await untilAllArrived(database, receiver)
       const after = verdict(await eventsOf(database), arrived)
+      tellMissing(after)
       expect(after).toMatchObject({ lost: 0, invented: 0, outOfOrder: 0, repeated: before.repeated })
       expect(
         await database.query("select error_code, state from trunkline.failed_delivery where state = 'dead'"),
@@ -191,6 +193,7 @@ interface Verdict {
   readonly arrivals: number
   /** Committed and not arrived. */
   readonly lost: number
+  readonly missing: readonly Arrived[]
   /** Arrived and never committed, or another than was written. */
   readonly invented: number
   /** First arrivals behind one of a later event of their key. */
@@ -210,15 +213,22 @@ function verdict(events: ReadonlyMap<string, Arrived>, arrived: readonly Arrived
     if (n <= (lastOf.get(key) ?? 0)) outOfOrder += 1
     lastOf.set(key, Math.max(n, lastOf.get(key) ?? 0))
   }
-  const lost = [...events.keys()].filter((id) => !seen.has(id)).length
+  const missing = [...events.values()].filter(({ id }) => !seen.has(id))
   return {
     events: events.size,
     arrivals: arrived.length,
-    lost,
+    lost: missing.length,
+    missing,
     invented,
     outOfOrder,
     repeated: arrived.length - seen.size,
   }
+}
+
+/** Which ones: a count alone cannot be looked into. */
+function tellMissing({ missing }: Verdict): void {
+  for (const { id, key, n } of missing.slice(0, 20))
+    process.stderr.write(`missing: ${key} number ${n}, message ${id}\n`)
 }
 
 /** How many a consumer with an inbox handles of all that arrived. */

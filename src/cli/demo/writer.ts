@@ -1,4 +1,5 @@
 import { type Pool, type PoolClient } from 'pg'
+import { withClient } from '../../postgres/index.ts'
 import { elapsedMs, nowMs } from './clock.ts'
 import { type Job } from './jobs.ts'
 import { type Visibility } from './visibility.ts'
@@ -25,15 +26,12 @@ export class Writer {
   }
 
   async run(job: Job): Promise<Written> {
-    const client = await this.#pool.connect()
-    try {
-      const written = await this.#runOn(client, job)
-      client.release()
-      return written
-    } catch (error) {
-      client.release(true)
-      throw error
-    }
+    // The server is killed meanwhile; what a failure left of a transaction goes with its connection.
+    return withClient(
+      this.#pool,
+      (client) => this.#runOn(client, job),
+      () => false,
+    )
   }
 
   async #runOn(client: PoolClient, job: Job): Promise<Written> {

@@ -6,7 +6,11 @@ import { error, type Finding, info, type Patient, warning } from './finding.ts'
 /** Whether each captured table still is captured, whole and by the rules it was captured by. */
 export async function checkTables(patient: Patient): Promise<Finding[]> {
   const tables = (await tableStatuses(patient.db, patient.schema)).filter(({ captured }) => captured)
-  const findings = [...checkTriggers(tables), ...(await checkSurplus(patient)), ...(await checkDisabledClones(patient))]
+  const findings = [
+    ...checkTriggers(tables),
+    ...(await checkSurplus(patient, tables)),
+    ...(await checkDisabledClones(patient)),
+  ]
   for (const table of tables.filter(({ exists }) => exists)) findings.push(...(await checkRules(patient, table)))
   return [
     ...findings,
@@ -20,6 +24,13 @@ export async function checkTables(patient: Patient): Promise<Finding[]> {
 function checkTriggers(tables: readonly TableStatus[]): Finding[] {
   return tables.flatMap((table) => {
     if (!table.exists) {
+      if (table.replaced) {
+        return error(
+          'capture_lost',
+          `${table.table} was captured and is another table now (restored, or dropped and created again), which is not captured.`,
+          `Run: ${captureCommandOf(table)}`,
+        )
+      }
       return info(
         'table_dropped',
         `${table.table} is captured and was dropped.`,
@@ -36,26 +47,22 @@ function checkTriggers(tables: readonly TableStatus[]): Finding[] {
   })
 }
 
-/** Triggers of a table that is captured in another way since: rows are written twice, or by one that is gone. */
-async function checkSurplus({ db, schema }: Patient): Promise<Finding[]> {
-  const s = quoteIdentifier(schema)
+/** Triggers that no capture wants: of another way of capture, of a restore, renamed. */
+async function checkSurplus({ db, schema }: Patient, tables: readonly TableStatus[]): Promise<Finding[]> {
   const { rows } = await db.query<{ table: string; names: string[] }>(
-    `select s.relation::regclass::text as "table", array_agg(s.name order by s.name) as names
-    from (select distinct t.id from ${s}.topic as t where t.relation is not null) as d
-    cross join lateral ${s}.standing_triggers(d.id) as s
-    where not exists (
-      select from ${s}.topic as t cross join lateral ${s}.wanted_triggers(t) as w
-      where t.id = d.id and t.captured and w.relation = s.relation and w.name = s.name
-    )
-    group by s.relation`,
+    `select format('%I.%I', n.nspname, c.relname) as "table", array_agg(s.name order by s.name) as names
+    from ${quoteIdentifier(schema)}.stray_triggers() as s
+    join pg_class as c on c.oid = s.relation join pg_namespace as n on n.oid = c.relnamespace
+    group by 1 order by 1`,
   )
-  return rows.map(({ table, names }) =>
-    error(
+  return rows.map(({ table, names }) => {
+    const known = tables.find((one) => one.table === table)
+    return error(
       'triggers_surplus',
-      `${table} has the triggers ${names.join(', ')}, which its capture does not need: rows can be written twice.`,
-      'Capture its table again: trunkline capture TABLE, with the options that status shows.',
-    ),
-  )
+      `${table} has the triggers ${names.join(', ')}, which no capture needs (left by a restore or a renaming?): rows can be written twice.`,
+      `Run: ${known === undefined ? `trunkline release ${shellQuoted(table)}` : captureCommandOf(known)}`,
+    )
+  })
 }
 
 async function checkDisabledClones({ db, schema }: Patient): Promise<Finding[]> {
