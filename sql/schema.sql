@@ -355,7 +355,7 @@ alter table trunkline.failed_delivery add constraint failed_delivery_relay_fkey 
 
 alter table trunkline.failed_delivery add constraint failed_delivery_relay_log_id_xid_key UNIQUE (relay, log_id, xid);
 
-alter table trunkline.failed_delivery add constraint failed_delivery_state_check CHECK ((state = ANY (ARRAY['retry'::text, 'dead'::text, 'done'::text])));
+alter table trunkline.failed_delivery add constraint failed_delivery_state_check CHECK ((state = ANY (ARRAY['retry'::text, 'dead'::text, 'redrive'::text, 'done'::text])));
 
 alter table trunkline.inbox add constraint inbox_pkey PRIMARY KEY (consumer, message_id);
 
@@ -452,6 +452,8 @@ CREATE INDEX failed_delivery_done ON trunkline.failed_delivery USING btree (rela
 CREATE INDEX failed_delivery_due ON trunkline.failed_delivery USING btree (relay, retry_at, id) WHERE (state = 'retry'::text);
 
 CREATE INDEX failed_delivery_live ON trunkline.failed_delivery USING btree (relay, slot, topic, hashtextextended(key, (0)::bigint), id) WHERE ((state = 'retry'::text) OR holds);
+
+CREATE INDEX failed_delivery_redrive ON trunkline.failed_delivery USING btree (relay, slot, id) WHERE (state = 'redrive'::text);
 
 CREATE INDEX inbox_handled_at ON trunkline.inbox USING btree (handled_at);
 
@@ -2978,7 +2980,7 @@ AS $function$
   ), chosen as (
     select f.id from head as h
     cross join lateral (
-      select d.id, bool_or(d.state = 'dead') over (order by d.id) as is_held, sum(d.bytes) over (order by d.id) as bytes
+      select d.id, bool_or(d.state <> 'retry') over (order by d.id) as is_held, sum(d.bytes) over (order by d.id) as bytes
       from failed_delivery as d
       where d.relay = in_relay and d.slot = h.slot and d.topic = h.topic and hashtextextended(d.key, 0) = hashtextextended(h.key, 0) and d.key = h.key and (d.state = 'retry' or d.holds)
       order by d.id limit behind + 1
@@ -3012,7 +3014,7 @@ AS $function$
       or txid_snapshot_xmax(s.snapshot) = txid_snapshot_xmax(target)
         and (select count(*) from txid_snapshot_xip(s.snapshot)) > (select count(*) from txid_snapshot_xip(target))
     )),
-    (select count(*)::integer from failed_delivery as d where d.relay = in_relay and d.state = 'retry' and not exists (
+    (select count(*)::integer from failed_delivery as d where d.relay = in_relay and d.state in ('retry', 'redrive') and not exists (
       select from failed_delivery as h
       where h.relay = in_relay and h.slot = d.slot and h.topic = d.topic and hashtextextended(h.key, 0) = hashtextextended(d.key, 0) and h.key = d.key and h.id < d.id and h.holds and h.state = 'dead'
     ))
@@ -3020,22 +3022,58 @@ $function$;
 
 CREATE OR REPLACE FUNCTION trunkline.relay_due(in_relay text, in_owner uuid, count integer, thorough boolean)
  RETURNS TABLE(id bigint, slot smallint, topic text, key text, log_id bigint, attempts integer, due_ms bigint)
- LANGUAGE sql
+ LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
 AS $function$
-  select
-    d.id, d.slot, d.topic, d.key, d.log_id, d.attempts::integer,
-    case when d.retry_at = 'infinity' then 0 else ceil(extract(epoch from d.retry_at - clock_timestamp()) * 1000)::bigint end
-  from failed_delivery as d
-  where d.relay = in_relay and d.state = 'retry' and (thorough or d.retry_at < 'infinity')
-    and d.slot = any (array(select s.slot from relay_slot as s where s.relay = in_relay and s.owner = in_owner))
-    and not exists (
-      select from failed_delivery as f
-      where f.relay = in_relay and f.slot = d.slot and f.topic = d.topic and hashtextextended(f.key, 0) = hashtextextended(d.key, 0)
-        and f.key = d.key and f.id < d.id and (f.state = 'retry' or f.holds)
+#variable_conflict use_column
+declare
+  -- So many wait for their first attempt, and so many in all, before more are taken up.
+  fresh_max constant integer := 500;
+  retry_max constant integer := 5000;
+  -- What waits behind another one has the time infinity; as a bound the index takes it, as a condition of two parts it does not.
+  last constant timestamptz := case when thorough then 'infinity' else now() + interval '1000 years' end;
+  own constant smallint[] := array(select s.slot from relay_slot as s where s.relay = in_relay and s.owner = in_owner);
+begin
+  if exists (select from unnest(own) as o (slot) join failed_delivery as d on d.relay = in_relay and d.slot = o.slot and d.state = 'redrive')
+    and (
+      select count(*) < retry_max and count(*) filter (where w.attempts = 0 and w.retry_at < 'infinity') < fresh_max
+      from (select d.attempts, d.retry_at from failed_delivery as d where d.relay = in_relay and d.state = 'retry' limit retry_max) as w
     )
-  order by d.retry_at, d.id
-  limit count
+  then
+    with chosen as (
+      select r.id, row_number() over (partition by r.slot, r.topic, r.key order by r.id) as place
+      from unnest(own) as o (slot)
+      cross join lateral (
+        select d.id, d.slot, d.topic, d.key from failed_delivery as d
+        where d.relay = in_relay and d.slot = o.slot and d.state = 'redrive'
+        order by d.id limit fresh_max / cardinality(own) + 1
+      ) as r
+    )
+    update failed_delivery as d set state = 'retry', holds = false, retry_at = case
+      when d.key is null or c.place = 1 and not exists (
+        select from failed_delivery as f
+        where f.relay = in_relay and f.slot = d.slot and f.topic = d.topic and hashtextextended(f.key, 0) = hashtextextended(d.key, 0)
+          and f.key = d.key and f.id < d.id and (f.state = 'retry' or f.holds)
+      ) then clock_timestamp()
+      else 'infinity'
+    end
+    from chosen as c where d.id = c.id and d.state = 'redrive';
+  end if;
+
+  return query
+    select
+      d.id, d.slot, d.topic, d.key, d.log_id, d.attempts::integer,
+      case when d.retry_at = 'infinity' then 0 else ceil(extract(epoch from d.retry_at - clock_timestamp()) * 1000)::bigint end
+    from failed_delivery as d
+    where d.relay = in_relay and d.state = 'retry' and d.retry_at <= last and d.slot = any (own)
+      and not exists (
+        select from failed_delivery as f
+        where f.relay = in_relay and f.slot = d.slot and f.topic = d.topic and hashtextextended(f.key, 0) = hashtextextended(d.key, 0)
+          and f.key = d.key and f.id < d.id and (f.state = 'retry' or f.holds)
+      )
+    order by d.retry_at, d.id
+    limit count;
+end
 $function$;
 
 CREATE OR REPLACE FUNCTION trunkline.relay_join(in_relay text, in_owner uuid, in_process text, in_lease_ms integer, in_slots integer, in_topics bigint[], in_sink text, start text)

@@ -16,7 +16,7 @@ as $function$
   ), chosen as (
     select f.id from head as h
     cross join lateral (
-      select d.id, bool_or(d.state = 'dead') over (order by d.id) as is_held, sum(d.bytes) over (order by d.id) as bytes
+      select d.id, bool_or(d.state <> 'retry') over (order by d.id) as is_held, sum(d.bytes) over (order by d.id) as bytes
       from failed_delivery as d
       where d.relay = in_relay and d.slot = h.slot and d.topic = h.topic and hashtextextended(d.key, 0) = hashtextextended(h.key, 0) and d.key = h.key and (d.state = 'retry' or d.holds)
       order by d.id limit behind + 1

@@ -4,6 +4,8 @@ import { type Queryable, quoteIdentifier } from '../postgres/index.ts'
 
 /** Dead letters listed at once unless told otherwise. */
 export const deadLettersListMax = 100
+/** Dead letters redriven or discarded in one statement, at most, where they are not named. */
+const portionMax = 5_000
 
 /** A delivery that is not attempted any more. */
 export interface DeadLetter {
@@ -74,27 +76,31 @@ export class DeadLetters {
   }
 
   /**
-   * Has them attempted again, counted anew, within a second or so where the relay runs. One of a key that went on meanwhile
-   * comes late: after what was delivered without it. Returns how many.
+   * Has them attempted again, counted anew, within a second or so where the relay runs; of many it takes up some hundreds at a time.
+   * One of a key that went on meanwhile comes late: after what was delivered without it. Returns how many.
    *
+   * @param signal where none are named: no further portion of 5,000 is begun.
    * @throws InvalidInputError `unknown_dead_letter`: an id is of none; nothing was done.
    */
-  async redrive(filter: DeadLetterFilter): Promise<number> {
+  async redrive(filter: DeadLetterFilter, signal?: AbortSignal): Promise<number> {
     return this.#change(
       filter,
       `changed as (
          update ${this.#place}.failed_delivery as d
-         set state = 'retry', holds = false, attempts = 0, retry_at = clock_timestamp(), dead_at = null
+         set state = 'redrive', attempts = 0, retry_at = clock_timestamp(), dead_at = null
          where d.id in (select c.id from chosen as c) returning d.id
        )`,
+      signal,
     )
   }
 
   /**
    * Forgets them for good; keys that they held go on. One that its relay's checkpoint has not passed yet is kept as done until
    * then, so that starting over from there does not attempt it again. Returns how many.
+   *
+   * @param signal where none are named: no further portion of 5,000 is begun.
    */
-  async discard(filter: DeadLetterFilter): Promise<number> {
+  async discard(filter: DeadLetterFilter, signal?: AbortSignal): Promise<number> {
     return this.#change(
       filter,
       `gone as (
@@ -112,27 +118,59 @@ export class DeadLetters {
        ), changed as (
          select g.id from gone as g union all select k.id from kept as k
        )`,
+      signal,
     )
   }
 
   /** @param changes common table expressions; the last one is `changed` and gives the ids. */
-  async #change({ relay, ids }: DeadLetterFilter, changes: string): Promise<number> {
-    const wanted = ids?.map(checkedId)
-    // All or none of those that were named.
-    const { rows } = await this.#db.query<{ id: string }>(
+  async #change({ relay, ids }: DeadLetterFilter, changes: string, signal?: AbortSignal): Promise<number> {
+    if (ids !== undefined) return this.#changeNamed(relay, [...new Set(ids.map(checkedId))], changes)
+    const isWanted = (): boolean => signal?.aborted !== true
+    // Portions, so that nobody waits long for their locks. Not beyond what is there now: what is redriven may be a dead letter again.
+    let all = 0
+    for (let after: string | null = '0'; after !== null && isWanted();) {
+      const portion = await this.#changePortion(relay, after, changes)
+      all += portion.count
+      after = portion.last
+    }
+    return all
+  }
+
+  /** All or none. */
+  async #changeNamed(relay: string | undefined, ids: readonly string[], changes: string): Promise<number> {
+    const { rows } = await this.#db.query<{ count: number }>(
       `with wanted as (
          select d.id from ${this.#place}.failed_delivery as d
-         where d.state = 'dead' and ($1::text is null or d.relay = $1) and ($2::bigint[] is null or d.id = any ($2))
+         where d.state = 'dead' and ($1::text is null or d.relay = $1) and d.id = any ($2::bigint[])
          for update
        ), chosen as (
-         select w.id from wanted as w
-         where $2::bigint[] is null or (select count(*) from wanted) = (select count(distinct n) from unnest($2) as n)
+         select w.id from wanted as w where (select count(*) from wanted) = cardinality($2)
        ), ${changes}
-       select c.id::text from changed as c`,
-      [relay ?? null, wanted ?? null],
+       select count(*)::integer as count from changed`,
+      [relay ?? null, ids],
     )
-    if (wanted !== undefined && rows.length < new Set(wanted).size) throw unknown(wanted)
-    return rows.length
+    const count = rows[0]?.count ?? 0
+    if (count < ids.length) throw unknown(ids)
+    return count
+  }
+
+  /** The next ones behind an id. `last`: the last one of them; null: there are no more. */
+  async #changePortion(
+    relay: string | undefined,
+    after: string,
+    changes: string,
+  ): Promise<{ count: number; last: string | null }> {
+    const { rows } = await this.#db.query<{ count: number; last: string | null }>(
+      `with chosen as (
+         select d.id from ${this.#place}.failed_delivery as d
+         where d.state = 'dead' and ($1::text is null or d.relay = $1) and d.id > $2
+         order by d.id limit ${portionMax}
+         for update
+       ), ${changes}
+       select (select count(*)::integer from changed) as count, (select max(c.id)::text from chosen as c) as last`,
+      [relay ?? null, after],
+    )
+    return rows[0] ?? { count: 0, last: null }
   }
 }
 

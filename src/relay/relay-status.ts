@@ -34,7 +34,7 @@ export async function relayStatuses(db: Queryable, schema: string): Promise<Rela
        (select count(*)::integer from ${s}.relay_slot as v where v.relay = r.name and v.owner is null) as "vacantSlots",
        b.count::integer as "behindRows",
        extract(epoch from now() - b.oldest)::float8 as "behindSeconds",
-       (select count(*)::integer from ${s}.failed_delivery as d where d.relay = r.name and d.state = 'retry') as waiting,
+       (select count(*)::integer from ${s}.failed_delivery as d where d.relay = r.name and d.state in ('retry', 'redrive')) as waiting,
        (select count(*)::integer from ${s}.failed_delivery as d where d.relay = r.name and d.state = 'dead') as "deadLetters"
      from ${s}.relay as r
      cross join lateral (

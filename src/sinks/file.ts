@@ -2,6 +2,7 @@ import { type Logger, messageOf, silentLogger } from '../core/index.ts'
 import { type Delivery, DeliveryError, type DeliveryOutcome } from '../relay/index.ts'
 import { BaseSink } from './base-sink.ts'
 import { notAttempted, toDeliveryError } from './by-key.ts'
+import { checkedCount } from './checked-options.ts'
 import { Deadline } from './deadline.ts'
 import { appendLines, notOneLine } from './line-file.ts'
 
@@ -38,11 +39,11 @@ export class FileSink extends BaseSink {
   #waiting: Waiting[] = []
   #isWriting = false
 
-  constructor({ path, timeoutMs = 30_000, logger = silentLogger }: FileSinkOptions) {
+  constructor({ path, timeoutMs, logger = silentLogger }: FileSinkOptions) {
     super()
     this.name = `file:${path}`
     this.#path = path
-    this.#timeoutMs = timeoutMs
+    this.#timeoutMs = checkedCount('timeoutMs', timeoutMs, 30_000)
     this.#logger = logger
   }
 

@@ -4,6 +4,7 @@ import type { Delivery, DeliveryOutcome } from '../relay/index.ts'
 import { BaseSink } from './base-sink.ts'
 import { type BrokerUrl, parseBrokerUrl } from './broker-url.ts'
 import { notAttempted } from './by-key.ts'
+import { checkedCount } from './checked-options.ts'
 import { Deadline } from './deadline.ts'
 import { kafkaAnswer } from './kafka-answer.ts'
 import { endGuard, guardConnections } from './kafka-guard.ts'
@@ -51,7 +52,7 @@ export class KafkaSink extends BaseSink {
     this.#url = parseBrokerUrl(options.url, scheme)
     this.name = this.#url.name
     this.#options = options
-    this.#timeoutMs = options.timeoutMs ?? 30_000
+    this.#timeoutMs = checkedCount('timeoutMs', options.timeoutMs, 30_000)
     this.#connection = new SharedConnection({
       sinkName: this.name,
       secrets: this.#url.secrets,

@@ -5,6 +5,7 @@ import { type Delivery, DeliveryError, type DeliveryOutcome } from '../relay/ind
 import { BaseSink } from './base-sink.ts'
 import { type BrokerUrl, parseBrokerUrl } from './broker-url.ts'
 import { deliverByKey } from './by-key.ts'
+import { checkedCount } from './checked-options.ts'
 import { Deadline } from './deadline.ts'
 import { loadClient } from './load-client.ts'
 import { SharedConnection } from './shared-connection.ts'
@@ -47,12 +48,12 @@ export class NatsSink extends BaseSink {
   readonly #timeoutMs: number
   readonly #connection: SharedConnection<Session>
 
-  constructor({ url, timeoutMs = 30_000, tls }: NatsSinkOptions) {
+  constructor({ url, timeoutMs, tls }: NatsSinkOptions) {
     super()
     this.#url = parseBrokerUrl(url, scheme)
     this.name = this.#url.name
     this.#tls = tls
-    this.#timeoutMs = timeoutMs
+    this.#timeoutMs = checkedCount('timeoutMs', timeoutMs, 30_000)
     this.#connection = new SharedConnection({
       sinkName: this.name,
       secrets: this.#url.secrets,

@@ -5,6 +5,7 @@ import { type Delivery, DeliveryError, type DeliveryOutcome } from '../relay/ind
 import { BaseSink } from './base-sink.ts'
 import { type BrokerUrl, parseBrokerUrl } from './broker-url.ts'
 import { deliverByKey } from './by-key.ts'
+import { checkedCount } from './checked-options.ts'
 import { Deadline } from './deadline.ts'
 import { loadClient } from './load-client.ts'
 import { serverNameOf } from './server-name.ts'
@@ -59,12 +60,12 @@ export class RabbitMqSink extends BaseSink {
   /** Bytes that the broker takes at most, once it has said so. */
   #bodyBytesMax = Infinity
 
-  constructor({ url, timeoutMs = 30_000, tls }: RabbitMqSinkOptions) {
+  constructor({ url, timeoutMs, tls }: RabbitMqSinkOptions) {
     super()
     this.#url = parseBrokerUrl(url, scheme)
     this.name = this.#url.name
     this.#tls = tls
-    this.#timeoutMs = timeoutMs
+    this.#timeoutMs = checkedCount('timeoutMs', timeoutMs, 30_000)
     this.#connection = new SharedConnection({
       sinkName: this.name,
       secrets: this.#url.secrets,

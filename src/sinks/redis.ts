@@ -4,6 +4,7 @@ import { type Delivery, DeliveryError, type DeliveryOutcome } from '../relay/ind
 import { BaseSink } from './base-sink.ts'
 import { type BrokerUrl, parseBrokerUrl } from './broker-url.ts'
 import { deliverByKey } from './by-key.ts'
+import { checkedCount } from './checked-options.ts'
 import { Deadline } from './deadline.ts'
 import { loadClient } from './load-client.ts'
 import { serverNameOf } from './server-name.ts'
@@ -61,7 +62,8 @@ export class RedisSink extends BaseSink {
     this.#url = parseBrokerUrl(options.url, scheme)
     this.name = this.#url.name
     this.#options = options
-    this.#timeoutMs = options.timeoutMs ?? 30_000
+    checkedCount('lengthMax', options.lengthMax, undefined)
+    this.#timeoutMs = checkedCount('timeoutMs', options.timeoutMs, 30_000)
     this.#connection = new SharedConnection({
       sinkName: this.name,
       secrets: this.#url.secrets,

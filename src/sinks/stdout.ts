@@ -3,6 +3,7 @@ import { messageOf } from '../core/index.ts'
 import { type Delivery, DeliveryError, type DeliveryOutcome } from '../relay/index.ts'
 import { BaseSink } from './base-sink.ts'
 import { deliverByKey, notAttempted } from './by-key.ts'
+import { checkedCount } from './checked-options.ts'
 import { Deadline } from './deadline.ts'
 import { notOneLine } from './line-file.ts'
 
@@ -26,10 +27,10 @@ export class StdoutSink extends BaseSink {
   #writing: Promise<void> = Promise.resolve()
   #broken: unknown
 
-  constructor({ stream = process.stdout, timeoutMs = 30_000 }: StdoutSinkOptions = {}) {
+  constructor({ stream = process.stdout, timeoutMs }: StdoutSinkOptions = {}) {
     super()
     this.#stream = stream
-    this.#timeoutMs = timeoutMs
+    this.#timeoutMs = checkedCount('timeoutMs', timeoutMs, 30_000)
   }
 
   protected async onStart(): Promise<void> {

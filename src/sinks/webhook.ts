@@ -4,6 +4,7 @@ import { InvalidInputError } from '../core/index.ts'
 import { type Delivery, DeliveryError, type DeliveryOutcome } from '../relay/index.ts'
 import { BaseSink } from './base-sink.ts'
 import { deliverByKey } from './by-key.ts'
+import { checkedCount, checkedHeaders } from './checked-options.ts'
 import { Deadline } from './deadline.ts'
 import { AddressGuard, type InternalAddresses } from './internal-addresses.ts'
 import { decoded, Secrets } from './secrets.ts'
@@ -58,15 +59,15 @@ export class WebhookSink extends BaseSink {
     this.#url = parse(options.url)
     // A path can be the secret, as it is with hooks of chat services.
     this.name = `${this.#url.origin}${this.#url.pathname === '/' ? '/' : '/…'}`
-    this.#headers = options.headers ?? {}
-    this.#timeoutMs = options.timeoutMs ?? 15_000
+    this.#headers = checkedHeaders(options.headers)
+    this.#timeoutMs = checkedCount('timeoutMs', options.timeoutMs, 15_000)
     this.#signer = new WebhookSigner(options.secrets ?? [])
     this.#guard = new AddressGuard(this.#url.hostname, options.internalAddresses ?? 'as-written')
     this.#secrets = new Secrets(this.#url, [...pathSecrets(this.#url), ...sentSecrets(this.#url, this.#headers)])
     const Agent = this.#isSecure ? HttpsAgent : HttpAgent
     this.#agent = new Agent({
       keepAlive: true,
-      maxSockets: options.connectionsMax ?? 64,
+      maxSockets: checkedCount('connectionsMax', options.connectionsMax, 64),
       // It sees every connection, so an address that was checked is the one that is connected to.
       lookup: this.#guard.lookup,
     })
@@ -112,6 +113,11 @@ export class WebhookSink extends BaseSink {
     const request = this.#open(delivery)
     request.on('error', (error) => reject(this.#failure(error, request)))
     let answer: WebhookResponse | undefined
+    // Somebody who speaks another protocol now: a head like others, and nothing more to read as HTTP.
+    request.on('upgrade', ({ statusCode = 0 }, socket) => {
+      socket.destroy()
+      resolve({ status: statusCode, retryAfter: undefined, text: '' })
+    })
     request.on('response', (response) => {
       const head = { status: response.statusCode ?? 0, retryAfter: response.headers['retry-after'], text: '' }
       answer = head

@@ -4,7 +4,7 @@ import { restoredChange, storedChange } from '../../src/log/index.ts'
 import { createFormat } from '../../src/relay/index.ts'
 import { placeOf } from '../../src/relay/keys.ts'
 import { describeEachPostgres, eventually, terminateBackends } from '../support/index.ts'
-import { emitAll, failing, open, prepareDatabase, quick, RecordingSink } from './relaying.ts'
+import { emitAll, emitMany, failing, open, prepareDatabase, quick, RecordingSink } from './relaying.ts'
 
 /** Two keys of one slot, in different lanes. */
 function keysOfOneSlot(): readonly [string, string] {
@@ -298,5 +298,57 @@ describeEachPostgres('relay: what went wrong once', (server) => {
     isBroken = false
     await relay.drained()
     expect(sink.of('k')).toEqual(Array.from({ length: 30 }, (_, n) => n))
+  })
+
+  test('many dead letters redriven at once: in order of the key, and what comes meanwhile does not wait for them', async () => {
+    const database = await prepareDatabase(server)
+    let refuses = true
+    const release = Promise.withResolvers<undefined>()
+    const sink = new RecordingSink({
+      batchSizeMax: 100,
+      judge: ({ key }) => (refuses ? failing('receiver_refused', false) : key === 'live' ? undefined : release.promise),
+    })
+    const trunkline = open(database.url)
+    const relay = trunkline.relay(quick({ sink, failedMax: 6_000, leaseMs: 5_000 }))
+    await relay.start()
+    await emitMany(database, 8_000, 80)
+    await relay.drained()
+    refuses = false
+    expect(await trunkline.deadLetters.redrive({ relay: 'test' })).toBe(8_000)
+    expect(await trunkline.deadLetters.list()).toEqual([])
+    await eventually(() => sink.calls === 16, { what: 'all calls for stored deliveries wait', ...waitMs })
+    // Longer than it takes until what is held is compared with the database.
+    await new Promise((resolve) => setTimeout(resolve, 3_000))
+    await emitAll(database, [['live', 1]])
+    await eventually(() => sink.of('live').length === 1, { what: 'the live one arrives', ...waitMs })
+    release.resolve(undefined)
+    await relay.drained()
+    for (let key = 0; key < 80; key += 1) expect(sink.of(`k${key}`)).toEqual(Array.from({ length: 100 }, (_, n) => n))
+    expect(await database.query('select from trunkline.failed_delivery')).toEqual([])
+  })
+
+  test('a dead letter that holds its key is redriven before what waits behind it', async () => {
+    const database = await prepareDatabase(server)
+    let isMended = false
+    const sink = new RecordingSink({
+      batchSizeMax: 10,
+      judge: ({ change }) => (change.payload === 'bad' && !isMended ? failing('receiver_refused', false) : undefined),
+    })
+    const trunkline = open(database.url)
+    const relay = trunkline.relay(quick({ sink, onDeadLetter: 'hold' }))
+    await relay.start()
+    await emitAll(database, [
+      ['a', 'bad'],
+      ['a', 1],
+      ['a', 2],
+    ])
+    await relay.drained()
+    await relay.stop()
+    isMended = true
+    await trunkline.deadLetters.redrive({})
+    await relay.start()
+    await emitAll(database, [['a', 3]])
+    await relay.drained()
+    expect(sink.of('a')).toEqual(['bad', 1, 2, 3])
   })
 })

@@ -53,6 +53,25 @@ describe('sinkFromUrl', () => {
     expect(() => sinkFromUrl(url)).toThrow(expect.objectContaining({ code: 'invalid_sink_url' }))
   })
 
+  test.each([0, -1, Number.NaN, 1.5, 2 ** 40])(
+    'refuses a time limit of %d ms, at which timers fire at once',
+    (timeoutMs) => {
+      for (const url of [
+        'file:x',
+        'stdout:',
+        'https://h/',
+        'kafka://h',
+        'amqp://h',
+        'nats://h',
+        'redis://h',
+        'mqtt://h',
+      ]) {
+        expect(() => sinkFromUrl(url, { timeoutMs })).toThrow(expect.objectContaining({ code: 'invalid_option' }))
+      }
+      expect(() => sinkFromUrl('redis://host/x', { redis: { lengthMax: timeoutMs } })).toThrow(/lengthMax/)
+    },
+  )
+
   test('a file URL leads to its file', async () => {
     const path = join(await scratchDirectory(), 'a b#c?d.ndjson')
     expect(sinkFromUrl(pathToFileURL(path).href).name).toBe(`file:${path}`)

@@ -123,6 +123,24 @@ describe('the webhook sink', () => {
     expect(other.requests).toEqual([])
   })
 
+  test('a receiver that changes the protocol has answered', async () => {
+    const server = createServer((socket) => {
+      socket
+        .on('error', () => undefined)
+        .once('data', () => {
+          socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n')
+        })
+    }).listen(0, '127.0.0.1')
+    onTestFinished(() => void server.close())
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    const sink = await started({ url: `http://127.0.0.1:${port}/`, timeoutMs: 5_000 })
+    expect(await deliver(sink, deliveryOf('k', 1))).toMatchObject({
+      code: 'receiver_redirects',
+      details: { status: 101 },
+    })
+  })
+
   test('reads no endless answer, and waits for no body: the head says what it means', async () => {
     const receiver = await WebhookReceiver.start()
     const sink = await started({ url: receiver.url, timeoutMs: 10_000 })
@@ -286,6 +304,18 @@ describe('the options of the webhook sink', () => {
       expect(make).not.toThrow(wrong.slice(6))
     },
   )
+
+  test.each([
+    [{ authorization: 'Bearer s3cret\nx' }, /authorization/],
+    [{ 'x key': 's3cret' }, /x key/],
+    [{ 'x-key': 's3cret\u2603' }, /x-key/],
+  ])('refuses headers that HTTP cannot send, instead of failing each delivery: %o', (headers, message) => {
+    const make = (): Sink => new WebhookSink({ url: 'https://example.com/', headers })
+    expect(make).toThrow(
+      expect.objectContaining({ code: 'invalid_option', message: expect.stringMatching(message) as string }),
+    )
+    expect(make).not.toThrow('s3cret')
+  })
 
   test('refuses a URL of another kind', () => {
     const make = (): Sink => new WebhookSink({ url: 'ftp://example.com/tok3n' })

@@ -80,12 +80,12 @@ const show: Work = async (letters, context, _options, [id = '']) => {
 }
 
 const redrive: Work = async (letters, context, options, ids) => {
-  const count = await letters.redrive(filterOf(options, ids))
+  const count = await letters.redrive(filterOf(options, ids), context.signal)
   context.print({ redriven: count }, `${count} redriven: their relay attempts them again.`)
 }
 
 const discard: Work = async (letters, context, options, ids) => {
-  const count = await letters.discard(filterOf(options, ids))
+  const count = await letters.discard(filterOf(options, ids), context.signal)
   context.print({ discarded: count }, `${count} discarded.`)
 }
 
