@@ -1966,7 +1966,8 @@ begin
   execute format('grant insert, update, delete on projection, projection_build, projection_member, projection_partition, parked_event to %I', role);
   execute format(
     'grant execute on function is_projection_anchored, projection_begin, projection_begin_build, projection_beat, projection_enter, projection_fail, '
-    || 'projection_failed, projection_gate, projection_give_back, projection_hung_on, projection_join, projection_events, projection_park, '
+    || 'projection_failed, projection_gate, projection_give_back, projection_hung_on, projection_join, '
+    || 'projection_keep_counting, projection_kept_names, projection_events, projection_park, '
     || 'projection_save, projection_swap_tables, projection_take, projection_writers to %I',
     role
   );
@@ -2637,6 +2638,11 @@ AS $function$
       from t join pg_constraint as k on k.contype = 'f' and k.confrelid = t.id
       where k.conrelid not in (select t.id from t)
       union
+      select 'rule ' || r.rulename || ' on ' || t.name from t join pg_rewrite as r on r.ev_class = t.id
+      union
+      select 'publication ' || p.pubname || ' of ' || t.name
+      from t join pg_publication_rel as r on r.prrelid = t.id join pg_publication as p on p.oid = r.prpubid
+      union
       select 'trigger ' || g.tgname || ' on ' || t.name from t join pg_trigger as g on g.tgrelid = t.id and not g.tgisinternal
       union
       select 'policy ' || p.polname || ' on ' || t.name from t join pg_policy as p on p.polrelid = t.id
@@ -2662,6 +2668,72 @@ begin
   values (in_projection, in_build, in_owner, in_process, clock_timestamp() + in_lease_ms * interval '1 millisecond');
   return true;
 end
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.projection_keep_counting(in_names text[], in_built text[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+declare
+  counter record;
+begin
+  for counter in
+    select s.live, s.own, p.built, t.attname, q.seqmax,
+      -- A table that was made like the live one takes the numbers of a serial column from its sequence.
+      exists (
+        select from pg_attrdef as f join pg_depend as d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid
+        where f.adrelid = n.attrelid and f.adnum = n.attnum and d.refclassid = 'pg_class'::regclass and d.refobjid = s.live
+      ) as is_shared
+    from unnest(in_names, in_built) as p (name, built)
+    join pg_attribute as t on t.attrelid = to_regclass(p.name) and t.attnum > 0 and not t.attisdropped
+    join pg_attribute as n on n.attrelid = to_regclass(p.built) and n.attname = t.attname and not n.attisdropped
+    cross join lateral (
+      select pg_get_serial_sequence(p.name, t.attname)::regclass as live, pg_get_serial_sequence(p.built, t.attname)::regclass as own
+    ) as s
+    left join pg_sequence as q on q.seqrelid = s.own and q.seqincrement > 0
+    where s.live is not null
+  loop
+    if counter.is_shared then
+      execute format('alter sequence %s owned by %s.%I', counter.live, counter.built, counter.attname);
+    elsif
+      pg_sequence_last_value(counter.live) > coalesce(pg_sequence_last_value(counter.own), 0)
+      and pg_sequence_last_value(counter.live) <= counter.seqmax
+    then
+      perform setval(counter.own, pg_sequence_last_value(counter.live));
+    end if;
+  end loop;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION trunkline.projection_kept_names(in_names text[], in_built text[])
+ RETURNS jsonb
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
+AS $function$
+  with place as (
+    select p.number, s.side, to_regclass(s.name) as id, s.name
+    from unnest(in_names, in_built) with ordinality as p (name, built, number)
+    cross join lateral (values ('live', p.name), ('built', p.built)) as s (side, name)
+  ), part as (
+    select p.number, p.side, c.oid as id, c.relname as name, l.likeness,
+      row_number() over (partition by p.number, p.side, l.likeness order by c.relname) as nth
+    from place as p
+    join pg_index as x on x.indrelid = p.id
+    join pg_class as c on c.oid = x.indexrelid
+    cross join lateral (
+      select concat_ws(' ', x.indisunique, x.indisprimary, x.indisexclusion, regexp_replace(pg_get_indexdef(c.oid), '^.*? USING ', '')) as likeness
+    ) as l
+    union all
+    select p.number, p.side, c.oid, c.relname, 'sequence of ' || t.attname, 1
+    from place as p
+    join pg_attribute as t on t.attrelid = p.id and t.attnum > 0 and not t.attisdropped
+    join pg_class as c on c.oid = pg_get_serial_sequence(p.name, t.attname)::regclass
+  )
+  select coalesce(jsonb_object_agg(b.id::text, l.name), '{}')
+  from part as l join part as b using (number, likeness, nth)
+  where l.side = 'live' and b.side = 'built'
 $function$;
 
 CREATE OR REPLACE FUNCTION trunkline.projection_park(in_projection text, in_build bigint, in_partition integer, in_events json)
@@ -2721,14 +2793,15 @@ $function$;
 CREATE OR REPLACE FUNCTION trunkline.projection_swap_tables(in_names text[], in_built text[], in_old text[])
  RETURNS void
  LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
+ SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
 AS $function$
 declare
   present constant text[] := array(select o from unnest(in_old || in_names) as o where to_regclass(o) is not null group by o order by o);
   right_ record;
   pair record;
-  index_ record;
-  new_name text;
+  part record;
+  -- Names to be kept of the live tables' indexes and sequences, by oid of those that take their place.
+  kept jsonb;
 begin
   if present <> '{}' then
     execute 'lock table ' || array_to_string(present, ', ') || ' in access exclusive mode';
@@ -2767,6 +2840,8 @@ begin
       case when right_.is_grantable then ' with grant option' else '' end
     );
   end loop;
+  perform projection_keep_counting(in_names, in_built);
+  kept := projection_kept_names(in_names, in_built);
   if present <> '{}' then
     execute 'drop table ' || array_to_string(present, ', ');
   end if;
@@ -2775,22 +2850,31 @@ begin
     from unnest(in_names, in_built) as p (name, built) join pg_class as c on c.oid = to_regclass(p.built)
   loop
     execute format('alter table %s rename to %I', pair.built, pair.name);
-    -- Names that were made of the table's are so again, where they are free.
-    for index_ in
-      select i.relname, n.nspname, i.relkind
+    -- Names that are kept, or were made of the table's and are so again, where they are free.
+    for part in
+      select i.relname, n.nspname, case i.relkind when 'S' then 'sequence' else 'index' end as kind, w.name
       from pg_class as i join pg_namespace as n on n.oid = i.relnamespace
-      where starts_with(i.relname, pair.built_name) and (
+      cross join lateral (
+        select coalesce(kept ->> i.oid::text, case when starts_with(i.relname, pair.built_name) then pair.name || substr(i.relname, 1 + length(pair.built_name)) end)
+      ) as w (name)
+      where w.name <> i.relname and octet_length(w.name) < 64 and (
         i.oid in (select x.indexrelid from pg_index as x where x.indrelid = pair.oid)
         or i.relkind = 'S' and exists (
           select from pg_depend as d where d.classid = 'pg_class'::regclass and d.objid = i.oid and d.refobjid = pair.oid and d.deptype in ('a', 'i')
         )
       )
+      order by kept ->> i.oid::text nulls last
     loop
-      new_name := pair.name || substr(index_.relname, 1 + length(pair.built_name));
-      if octet_length(new_name) < 64 and to_regclass(format('%I.%I', index_.nspname, new_name)) is null then
-        execute format(
-          'alter %s %I.%I rename to %I', case index_.relkind when 'S' then 'sequence' else 'index' end, index_.nspname, index_.relname, new_name
-        );
+      if to_regclass(format('%I.%I', part.nspname, part.name)) is null then
+        execute format('alter %s %I.%I rename to %I', part.kind, part.nspname, part.relname, part.name);
+      end if;
+    end loop;
+    for part in
+      select k.conname, pair.name || substr(k.conname, 1 + length(pair.built_name)) as name
+      from pg_constraint as k where k.conrelid = pair.oid and k.conindid = 0 and starts_with(k.conname, pair.built_name)
+    loop
+      if octet_length(part.name) < 64 and not exists (select from pg_constraint as k where k.conrelid = pair.oid and k.conname = part.name) then
+        execute format('alter table %s rename constraint %I to %I', pair.oid::regclass, part.conname, part.name);
       end if;
     end loop;
   end loop;

@@ -9,7 +9,8 @@ begin
   execute format('grant insert, update, delete on projection, projection_build, projection_member, projection_partition, parked_event to %I', role);
   execute format(
     'grant execute on function is_projection_anchored, projection_begin, projection_begin_build, projection_beat, projection_enter, projection_fail, '
-    || 'projection_failed, projection_gate, projection_give_back, projection_hung_on, projection_join, projection_events, projection_park, '
+    || 'projection_failed, projection_gate, projection_give_back, projection_hung_on, projection_join, '
+    || 'projection_keep_counting, projection_kept_names, projection_events, projection_park, '
     || 'projection_save, projection_swap_tables, projection_take, projection_writers to %I',
     role
   );

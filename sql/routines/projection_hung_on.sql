@@ -18,6 +18,11 @@ as $function$
       from t join pg_constraint as k on k.contype = 'f' and k.confrelid = t.id
       where k.conrelid not in (select t.id from t)
       union
+      select 'rule ' || r.rulename || ' on ' || t.name from t join pg_rewrite as r on r.ev_class = t.id
+      union
+      select 'publication ' || p.pubname || ' of ' || t.name
+      from t join pg_publication_rel as r on r.prrelid = t.id join pg_publication as p on p.oid = r.prpubid
+      union
       select 'trigger ' || g.tgname || ' on ' || t.name from t join pg_trigger as g on g.tgrelid = t.id and not g.tgisinternal
       union
       select 'policy ' || p.polname || ' on ' || t.name from t join pg_policy as p on p.polrelid = t.id

@@ -3,14 +3,15 @@
 create or replace function :"schema".projection_swap_tables(in_names text[], in_built text[], in_old text[]) returns void
 language plpgsql
 volatile
-set search_path = pg_catalog, pg_temp
+set search_path = pg_catalog, :"schema", pg_temp
 as $function$
 declare
   present constant text[] := array(select o from unnest(in_old || in_names) as o where to_regclass(o) is not null group by o order by o);
   right_ record;
   pair record;
-  index_ record;
-  new_name text;
+  part record;
+  -- Names to be kept of the live tables' indexes and sequences, by oid of those that take their place.
+  kept jsonb;
 begin
   if present <> '{}' then
     execute 'lock table ' || array_to_string(present, ', ') || ' in access exclusive mode';
@@ -49,6 +50,8 @@ begin
       case when right_.is_grantable then ' with grant option' else '' end
     );
   end loop;
+  perform projection_keep_counting(in_names, in_built);
+  kept := projection_kept_names(in_names, in_built);
   if present <> '{}' then
     execute 'drop table ' || array_to_string(present, ', ');
   end if;
@@ -57,22 +60,31 @@ begin
     from unnest(in_names, in_built) as p (name, built) join pg_class as c on c.oid = to_regclass(p.built)
   loop
     execute format('alter table %s rename to %I', pair.built, pair.name);
-    -- Names that were made of the table's are so again, where they are free.
-    for index_ in
-      select i.relname, n.nspname, i.relkind
+    -- Names that are kept, or were made of the table's and are so again, where they are free.
+    for part in
+      select i.relname, n.nspname, case i.relkind when 'S' then 'sequence' else 'index' end as kind, w.name
       from pg_class as i join pg_namespace as n on n.oid = i.relnamespace
-      where starts_with(i.relname, pair.built_name) and (
+      cross join lateral (
+        select coalesce(kept ->> i.oid::text, case when starts_with(i.relname, pair.built_name) then pair.name || substr(i.relname, 1 + length(pair.built_name)) end)
+      ) as w (name)
+      where w.name <> i.relname and octet_length(w.name) < 64 and (
         i.oid in (select x.indexrelid from pg_index as x where x.indrelid = pair.oid)
         or i.relkind = 'S' and exists (
           select from pg_depend as d where d.classid = 'pg_class'::regclass and d.objid = i.oid and d.refobjid = pair.oid and d.deptype in ('a', 'i')
         )
       )
+      order by kept ->> i.oid::text nulls last
     loop
-      new_name := pair.name || substr(index_.relname, 1 + length(pair.built_name));
-      if octet_length(new_name) < 64 and to_regclass(format('%I.%I', index_.nspname, new_name)) is null then
-        execute format(
-          'alter %s %I.%I rename to %I', case index_.relkind when 'S' then 'sequence' else 'index' end, index_.nspname, index_.relname, new_name
-        );
+      if to_regclass(format('%I.%I', part.nspname, part.name)) is null then
+        execute format('alter %s %I.%I rename to %I', part.kind, part.nspname, part.relname, part.name);
+      end if;
+    end loop;
+    for part in
+      select k.conname, pair.name || substr(k.conname, 1 + length(pair.built_name)) as name
+      from pg_constraint as k where k.conrelid = pair.oid and k.conindid = 0 and starts_with(k.conname, pair.built_name)
+    loop
+      if octet_length(part.name) < 64 and not exists (select from pg_constraint as k where k.conrelid = pair.oid and k.conname = part.name) then
+        execute format('alter table %s rename constraint %I to %I', pair.oid::regclass, part.conname, part.name);
       end if;
     end loop;
   end loop;

@@ -10,7 +10,10 @@ export const retriesMaxDefault = 10
 
 /** What a decider is made of: pure functions, for `aggregate` and for the kit in `trunkline/testing`. */
 export interface Decider<State, Event extends UpcastEvent> {
-  /** Before its first event; or a function that makes it, which is given the aggregate's id. */
+  /**
+   * Before its first event: each load begins with a copy. Or a function that makes it, which is given the aggregate's id; an instance
+   * of a class needs one.
+   */
   readonly initialState: State | ((id: string) => State)
   /** The state after an event. Pure and synchronous; it may change the state that it is given. */
   readonly evolve: (state: State, event: Event) => State

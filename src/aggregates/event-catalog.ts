@@ -58,7 +58,7 @@ interface Definition {
 
 /** What is known of the events of one aggregate type. */
 export class EventCatalog {
-  readonly #category: string
+  readonly category: string
   readonly #chain: UpcasterChain
   /** By type; undefined: any type may come. */
   readonly #definitions: ReadonlyMap<string, Definition> | undefined
@@ -66,7 +66,7 @@ export class EventCatalog {
 
   /** @throws InvalidInputError `invalid_upcaster`, `invalid_event_definition`. */
   constructor(category: string, { events, upcasters = [], validate = 'append' }: CatalogOptions) {
-    this.#category = category
+    this.category = category
     this.#chain = new UpcasterChain(upcasters)
     this.isReadChecked = validate === 'read'
     if (events === undefined) return
@@ -77,6 +77,11 @@ export class EventCatalog {
   /** Whether events of a type are of this aggregate type; undefined: nobody has said which are. */
   isKnown(type: string): boolean | undefined {
     return this.#definitions?.has(type)
+  }
+
+  /** The schema version in which events of a type are written today; 1 where they are out of use. */
+  newestVersion(type: string): number {
+    return this.#chain.newest(type) ?? 1
   }
 
   /**
@@ -149,7 +154,7 @@ export class EventCatalog {
 
   #refuseUnknown(stream: string, type: string, isOld: boolean): void {
     if (this.#definitions === undefined || this.#definitions.has(type) || isOld) return
-    throw new EventError({ type, stream }, `${this.#category} has no such event.`, {
+    throw new EventError({ type, stream }, `${this.category} has no such event.`, {
       code: 'unknown_event_type',
       hint: `Known: ${[...this.#definitions.keys()].join(', ')}. Add it to the events of the aggregate, or mend its name.`,
     })
@@ -158,7 +163,7 @@ export class EventCatalog {
   #checked(type: string, { schema, schemaVersion, personal = [] }: EventDefinition): Definition {
     const newest = this.#chain.newest(type)
     const wrong = (found: string, hint: string): InvalidInputError =>
-      new InvalidInputError(`Wrong definition of event "${type}" of ${this.#category}: ${found}.`, {
+      new InvalidInputError(`Wrong definition of event "${type}" of ${this.category}: ${found}.`, {
         code: 'invalid_event_definition',
         hint,
       })

@@ -65,7 +65,7 @@ export class Events extends EventStore {
     options: AggregateOptions<State, Event, Upcasters>,
   ): Aggregate<State, Event> {
     checkAggregateOptions(options)
-    const catalog = this.#declare(options)
+    const catalog = new EventCatalog(options.type, options)
     const aggregate = new Aggregate<State, Event>(
       {
         schema: this.schema,
@@ -85,6 +85,7 @@ export class Events extends EventStore {
       },
       options,
     )
+    this.#hold(options, catalog)
     this.#aggregates.add(aggregate)
     return aggregate
   }
@@ -99,7 +100,7 @@ export class Events extends EventStore {
     declaration: EventsDeclaration<Event, Upcasters>,
   ): void {
     checkCategory(declaration.type)
-    this.#declare(declaration)
+    this.#hold(declaration, new EventCatalog(declaration.type, declaration))
   }
 
   /**
@@ -125,12 +126,10 @@ export class Events extends EventStore {
     await Promise.all([...this.#aggregates].map((aggregate) => aggregate.settled()))
   }
 
-  #declare(declaration: CatalogOptions & { readonly type: string }): EventCatalog {
-    const { type } = declaration
-    const catalog = new EventCatalog(type, declaration)
-    const saysNothing = declaration.events === undefined && declaration.upcasters === undefined
+  /** From now on it holds for all events of its type. */
+  #hold({ type, events, upcasters }: CatalogOptions & { readonly type: string }, catalog: EventCatalog): void {
+    const saysNothing = events === undefined && upcasters === undefined
     if (!saysNothing || !this.#catalogs.has(type)) this.#catalogs.set(type, catalog)
-    return catalog
   }
 
   async #forgetAlone(subject: string): Promise<ForgetResult> {

@@ -1,3 +1,5 @@
+import { isForgotten } from './forgotten.ts'
+
 /** Names of fields down to four levels, as `address.street`; a list counts as one field. */
 export type FieldPath<Value, Depth extends readonly unknown[] = [1, 1, 1]> = Value extends readonly unknown[] | Date
   ? never
@@ -28,11 +30,12 @@ export function takeField(object: object, path: readonly string[]): { value: unk
   return { value: taken.value, rest: { ...fields, [name]: taken.rest } }
 }
 
-/** The object with a field set; objects on the way are made. The original stays. */
+/** The object with a field set; objects on the way are made. Within what is forgotten nothing is set. The original stays. */
 export function withField(object: object, path: readonly string[], value: unknown): object {
   const [name = '', ...below] = path
   const fields = object as Fields
   const inner = Object.hasOwn(fields, name) && isFields(fields[name]) ? fields[name] : {}
+  if (below.length > 0 && isForgotten(inner)) return object
   // A computed name in a literal is a plain field, also when it is `__proto__`.
   return { ...fields, [name]: below.length === 0 ? value : withField(inner, below, value) }
 }

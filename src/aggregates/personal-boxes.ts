@@ -44,24 +44,29 @@ export function sealPayload(
   personal: readonly PersonalFields[],
   keyOf: (subject: string) => SubjectKey,
 ): object {
-  let payload = event.payload
+  let { payload } = event
+  const all = personal.map(({ paths }) => paths.map((path) => ({ path, value: undefined as unknown })))
+  // What is within another one first: it may be somebody else's.
+  for (const field of all.flat().toSorted((one, other) => depthOf(other.path) - depthOf(one.path))) {
+    const { value, rest } = takeField(payload, field.path.split('.'))
+    if (value === undefined || isForgotten(value)) continue
+    field.value = value
+    payload = rest
+  }
   const boxes: Box[] = []
-  for (const { subject, paths } of personal) {
-    const values: [string, unknown][] = []
-    for (const path of paths) {
-      const { value, rest } = takeField(payload, path.split('.'))
-      if (value === undefined || isForgotten(value)) continue
-      values.push([path, value])
-      payload = rest
-    }
-    if (values.length === 0) continue
+  for (const [index, { subject }] of personal.entries()) {
+    const taken = all[index]?.filter(({ value }) => value !== undefined) ?? []
+    if (taken.length === 0) continue
     const key = keyOf(subject)
-    const fields = values.map(([path]) => path)
-    const plain = Buffer.from(JSON.stringify(values.map(([, value]) => value)))
-    const box = { subject, keyId: key.keyId, fields }
+    const plain = Buffer.from(JSON.stringify(taken.map(({ value }) => value)))
+    const box = { subject, keyId: key.keyId, fields: taken.map(({ path }) => path) }
     boxes.push({ ...box, sealed: seal(key, plain, boundTo(event, box)) })
   }
   return boxes.length === 0 ? payload : { ...payload, [boxField]: boxes }
+}
+
+function depthOf(path: string): number {
+  return path.split('.').length
 }
 
 /** Whether an event has anything sealed in it. */
@@ -84,14 +89,19 @@ export function openPayload(
   keyOf: (subject: string) => SubjectKey | undefined,
 ): { payload: object; opened: string[]; isForgotten: boolean } {
   const boxes = boxesOf(event)
-  let payload = takeField(event.payload, [boxField]).rest
   const opened: string[] = []
+  const fields: { path: string; value: unknown }[] = []
   for (const box of boxes) {
     const key = keyOf(box.subject)
     const isReadable = key !== undefined && key.keyId === box.keyId
     const values = isReadable ? openBox(event, box, key) : box.fields.map(() => forgotten)
     if (isReadable) opened.push(box.subject)
-    for (const [index, path] of box.fields.entries()) payload = withField(payload, path.split('.'), values[index])
+    for (const [index, path] of box.fields.entries()) fields.push({ path, value: values[index] })
+  }
+  let payload = takeField(event.payload, [boxField]).rest
+  // What is within another one after that.
+  for (const { path, value } of fields.toSorted((one, other) => depthOf(one.path) - depthOf(other.path))) {
+    payload = withField(payload, path.split('.'), value)
   }
   return { payload, opened, isForgotten: opened.length < boxes.length }
 }

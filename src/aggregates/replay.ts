@@ -1,8 +1,9 @@
-import { messageOf } from '../core/index.ts'
+import { InvalidInputError, messageOf } from '../core/index.ts'
 import type { RecordedEvent } from '../events/index.ts'
 import type { Decider } from './aggregate-options.ts'
 import type { EventCatalog } from './event-catalog.ts'
 import { EventError } from './event-error.ts'
+import { copyOf } from './state-copy.ts'
 import type { UpcastEvent } from './upcaster.ts'
 
 /** Applies events to states of one kind of aggregate, and says which event it was that could not be applied. */
@@ -11,7 +12,10 @@ export class Replay<State, Event extends UpcastEvent> {
   readonly #catalog: EventCatalog
   readonly #ignoresUnknown: boolean
 
+  /** @throws InvalidInputError `invalid_option`: the initial state cannot be copied. */
   constructor(decider: Decider<State, Event>, catalog: EventCatalog, ignoresUnknown: boolean) {
+    const { initialState } = decider
+    if (typeof initialState !== 'function' && copyOf(initialState) === undefined) throw uncopied(catalog.category)
     this.#decider = decider
     this.#catalog = catalog
     this.#ignoresUnknown = ignoresUnknown
@@ -20,10 +24,9 @@ export class Replay<State, Event extends UpcastEvent> {
   /** The state before the first event. */
   initial(id: string): State {
     const { initialState } = this.#decider
+    if (typeof initialState === 'function') return (initialState as (id: string) => State)(id)
     // A copy, so that an evolve that changes what it is given changes nobody else's beginning.
-    return typeof initialState === 'function'
-      ? (initialState as (id: string) => State)(id)
-      : structuredClone(initialState)
+    return copyOf(initialState)?.state ?? initialState
   }
 
   /**
@@ -60,6 +63,13 @@ export class Replay<State, Event extends UpcastEvent> {
     if (next instanceof Promise) throw failed(event, 'it returned a promise, and evolve is synchronous')
     return next
   }
+}
+
+function uncopied(category: string): InvalidInputError {
+  return new InvalidInputError(
+    `Wrong options: initialState of aggregate "${category}" is or holds what cannot be copied for each load: an instance of a class, or a function.`,
+    { code: 'invalid_option', hint: 'Pass a function that makes it: initialState: () => new Order().' },
+  )
 }
 
 function unknown(event: RecordedEvent, found: string): EventError {

@@ -12,7 +12,7 @@ import { checkEmpty, checkExchangeable, makeBuiltTables, makeLiveTables } from '
 const lookMs = 500
 /** So many positions behind the live build, it may be swapped in: the swap handles what is left. */
 const nearPositions = 200n
-/** Attempts of a swap in which an event fails, before the rebuild gives up. */
+/** Attempts of a swap that fails, before the rebuild gives up. */
 const swapAttemptsMax = 3
 
 export interface RebuildOptions {
@@ -181,9 +181,7 @@ export class Builder {
       })
     }
     if (live === undefined) await checkEmpty(client, this.#definition)
-    await checkExchangeable(store, client, name, [
-      ...new Set([...(live?.tables ?? []), ...(tables ?? []).map(({ table }) => table.sql)]),
-    ])
+    await checkExchangeable(store, client, this.#definition, live?.tables ?? [])
     const build = await store.beginBuild(client, name, { version, mode, state: 'building', partitions, categories })
     await store.nameTables(client, name, build, await makeBuiltTables(client, this.#definition, build))
     return (await store.builds(name, client)).find((one) => one.build === build) as Build

@@ -408,6 +408,19 @@ export class ProjectionStore {
     return rows.map(({ name }) => name)
   }
 
+  /** Foreign keys between tables that have one of `copied` at an end: a copy has none. */
+  async foreignKeysOf(db: Queryable, tables: readonly string[], copied: readonly string[]): Promise<string[]> {
+    const { rows } = await db.query<{ what: string }>(
+      `select 'foreign key ' || k.conname || ' of ' || k.conrelid::regclass::text || ' to ' || k.confrelid::regclass::text as what
+       from pg_constraint as k
+       where k.contype = 'f' and k.conrelid in (select to_regclass(u.name) from unnest($1::text[]) as u (name))
+         and (select array_agg(to_regclass(u.name)) from unnest($2::text[]) as u (name)) && array[k.conrelid, k.confrelid]::regclass[]
+       order by 1`,
+      [tables, copied],
+    )
+    return rows.map(({ what }) => what)
+  }
+
   /** What stands in the way of exchanging tables. */
   async hungOn(db: Queryable, tables: readonly string[]): Promise<string[]> {
     return this.#value(db, 'projection_hung_on($1)', [tables])

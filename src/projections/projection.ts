@@ -42,6 +42,7 @@ export class Projection extends Service {
   readonly #waiting = new Set<Pause>()
   readonly #rebuilds = new Set<Promise<void>>()
   #ending = new AbortController()
+  #endingRebuilds = new AbortController()
   #run: BuildRun | undefined
   #following: Promise<void> | undefined
 
@@ -64,10 +65,7 @@ export class Projection extends Service {
    *   `rebuild_in_progress`, `rebuild_stopped`. InvalidInputError `no_privilege`.
    */
   async rebuild(options: RebuildOptions = {}): Promise<void> {
-    await this.#context.ready()
-    const rebuilding = this.#builder.rebuild(options).catch((error: unknown) => {
-      throw projectionStoreError(error, `Rebuilding projection "${this.name}"`, this.#context.schema)
-    })
+    const rebuilding = this.#rebuild(options, this.#endingRebuilds.signal)
     this.#rebuilds.add(rebuilding)
     try {
       await rebuilding
@@ -75,6 +73,24 @@ export class Projection extends Service {
       this.#rebuilds.delete(rebuilding)
       // Who runs it in this process goes on with the new build.
       this.#pause.wake()
+    }
+  }
+
+  /** Resolves when all is released; a rebuild that runs ends with `rebuild_stopped`, also where nothing was started. */
+  override async stop(): Promise<void> {
+    this.#endingRebuilds.abort()
+    this.#endingRebuilds = new AbortController()
+    await Promise.allSettled(this.#rebuilds)
+    await super.stop()
+  }
+
+  async #rebuild(options: RebuildOptions, ending: AbortSignal): Promise<void> {
+    await this.#context.ready()
+    const signal = options.signal === undefined ? ending : AbortSignal.any([ending, options.signal])
+    try {
+      await this.#builder.rebuild({ ...options, signal })
+    } catch (error) {
+      throw projectionStoreError(error, `Rebuilding projection "${this.name}"`, this.#context.schema)
     }
   }
 

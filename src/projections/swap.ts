@@ -1,4 +1,4 @@
-import type pg from 'pg'
+import pg from 'pg'
 import { backoffMs, messageOf, pause } from '../core/index.ts'
 import type { RecordedEvent } from '../events/index.ts'
 import { inTransaction, isLockContention, lockTimeoutMs, type Queryable, quoteIdentifier } from '../postgres/index.ts'
@@ -8,13 +8,16 @@ import { partitionOf } from './partition-of.ts'
 import type { ProjectionContext } from './projection-context.ts'
 import type { Definition } from './projection-options.ts'
 import type { Build } from './projection-store.ts'
-import { checkExchangeable, tableNameOf } from './tables.ts'
+import { checkExchangeable, inUse, tableNameOf } from './tables.ts'
 
 /** Most events that a swap handles itself, while writers wait: with more, the build goes on beside for a while. */
 const tailEventsMax = 1_000
 
 /** Longest time that a swap handles events itself, in milliseconds: writers wait as long. */
 const tailMaxMs = 5_000
+
+/** Others depend on what is to be dropped. */
+const dependentState = '2BP01'
 
 /** What came of an attempt to swap. `later`: somebody is in the way, or it is too far behind. */
 export type SwapOutcome = 'swapped' | 'later' | 'gone'
@@ -33,7 +36,7 @@ interface Place {
  * Makes a build the live one, in one transaction (docs/projections.md, P14 and P15). Waits for a second at most for whoever is in
  * the way.
  *
- * @throws ProjectionError: an event of the tail does not go through. What the tables say: `read_model_in_use`.
+ * @throws what the tables say: `read_model_in_use`.
  */
 export class Swap {
   readonly #context: ProjectionContext
@@ -53,9 +56,9 @@ export class Swap {
     try {
       return await inTransaction(pools().work, (client) => this.#run(client))
     } catch (error) {
-      const isSlow = error instanceof ProjectionError && error.code === 'handler_timeout'
-      const cause = error instanceof ProjectionError ? error.cause : error
-      if (!(error instanceof NotYet) && !isSlow && !isLockContention(cause)) throw error
+      // An event that fails is the build's to try, and to park or to give up: it comes to it as well.
+      const isOfEvent = error instanceof ProjectionError
+      if (!(error instanceof NotYet) && !isOfEvent && !isLockContention(error)) throw error
       logger.debug(`The swap of projection "${this.#definition.name}" waits: ${messageOf(error)}`)
       return 'later'
     }
@@ -177,12 +180,18 @@ export class Swap {
   async #exchange(client: Queryable, build: Build, live: Build | undefined): Promise<void> {
     if (build.tables.length === 0) return
     const old = live?.tables ?? []
-    await checkExchangeable(this.#context.store, client, this.#definition.name, [...new Set([...old, ...build.tables])])
-    await client.query(`select ${quoteIdentifier(this.#context.schema)}.projection_swap_tables($1, $2, $3)`, [
-      build.tables,
-      build.builtAs,
-      old,
-    ])
+    await checkExchangeable(this.#context.store, client, this.#definition, old)
+    try {
+      await client.query(`select ${quoteIdentifier(this.#context.schema)}.projection_swap_tables($1, $2, $3)`, [
+        build.tables,
+        build.builtAs,
+        old,
+      ])
+    } catch (error) {
+      // What nobody looks for, such as a column of the table's type.
+      if (!(error instanceof pg.DatabaseError) || error.code !== dependentState) throw error
+      throw inUse(this.#definition.name, error.detail?.split('\n') ?? [], error)
+    }
   }
 
   async #record(client: Queryable, build: Build, live: Build | undefined, until: bigint | undefined): Promise<void> {

@@ -60,9 +60,10 @@ export async function makeBuiltTables(
 export async function checkExchangeable(
   store: ProjectionStore,
   db: Queryable,
-  name: string,
-  tables: readonly string[],
+  { name, tables: declared = [] }: Definition,
+  old: readonly string[],
 ): Promise<void> {
+  const tables = [...new Set([...old, ...declared.map(({ table }) => table.sql)])]
   const foreign = await store.foreignOf(db, tables)
   if (foreign.length > 0) {
     throw new InvalidInputError(
@@ -73,13 +74,19 @@ export async function checkExchangeable(
       },
     )
   }
-  const hung = await store.hungOn(db, tables)
-  if (hung.length === 0) return
+  const copied = declared.filter(({ create }) => create === undefined).map(({ table }) => table.sql)
+  const hung = [...(await store.hungOn(db, tables)), ...(await store.foreignKeysOf(db, tables, copied))]
+  if (hung.length > 0) throw inUse(name, hung)
+}
+
+/** What others hung on the tables would be lost, or keeps them from being dropped. */
+export function inUse(name: string, hung: readonly string[], cause?: unknown): TrunklineError {
   const some = hung.slice(0, 5).join(', ') + (hung.length > 5 ? ', …' : '')
-  throw new TrunklineError(`The tables of projection "${name}" cannot be exchanged for new ones: there is ${some}.`, {
+  return new TrunklineError(`The tables of projection "${name}" cannot be exchanged for new ones: there is ${some}.`, {
     code: 'read_model_in_use',
     hint: 'It would be lost with the old tables: drop it, rebuild, and make it again.',
     details: { projection: name, hung },
+    cause,
   })
 }
 

@@ -18,7 +18,7 @@ type Decision<Event extends UpcastEvent> = Decided<Event> | readonly Decided<Eve
 export interface DeciderUnderTest<State, Event extends UpcastEvent, Command> extends Decider<State, Event> {
   /** Without one, the command that `when` is given is the function itself, as `handle` takes it: `(state) => events`. */
   readonly decide?: ((state: State, command: Command) => Decision<Event>) | undefined
-  /** With these, `given` takes old events, too: `{ type, schemaVersion, payload }`. */
+  /** With these, `given` takes old events, too: `{ type, schemaVersion, payload }`. One without schemaVersion has the newest form. */
   readonly upcasters?: readonly AnyUpcaster[] | undefined
 }
 
@@ -70,7 +70,10 @@ export function specify<State, Event extends UpcastEvent, Command = (state: Stat
   const catalog = new EventCatalog('given', { upcasters: decider.upcasters })
   const replay = new Replay<State, Event>(decider, catalog, false)
   const stateAfter = (events: readonly UpcastEvent[]): State =>
-    replay.apply(replay.initial('given'), events.map(recorded))
+    replay.apply(
+      replay.initial('given'),
+      events.map((event, index) => recorded(catalog, event, index)),
+    )
   return {
     given: (events) => ({
       when: (command) => ({
@@ -192,12 +195,13 @@ function jsonOf({ type, payload }: UpcastEvent): UpcastEvent {
 }
 
 function recorded(
+  catalog: EventCatalog,
   event: UpcastEvent & { readonly schemaVersion?: number },
   index: number,
 ): Parameters<Replay<never, never>['apply']>[1][number] {
   return {
     ...jsonOf(event),
-    schemaVersion: event.schemaVersion ?? 1,
+    schemaVersion: event.schemaVersion ?? catalog.newestVersion(event.type),
     position: String(index + 1),
     id: `00000000-0000-7000-8000-${String(index + 1).padStart(12, '0')}`,
     stream: 'given',

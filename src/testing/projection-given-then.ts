@@ -12,7 +12,7 @@ export interface GivenEvent {
   readonly payload: unknown
   /** `type-id`. Default `given-1`. */
   readonly stream?: string
-  /** Default 1. Old ones are upcast. */
+  /** Default: the newest form of its type. Old ones are upcast. */
   readonly schemaVersion?: number
 }
 
@@ -52,7 +52,7 @@ export function specifyProjection<Event extends ProjectedEvent>(
   const catalog = new EventCatalog('given', { upcasters })
   const project = async (events: readonly GivenEvent[]): Promise<Record<string, Record<string, unknown>[]>> => {
     const versions = new Map<string, number>()
-    const recorded = events.map((event, index) => recordedOf(event, index, versions))
+    const recorded = events.map((event, index) => recordedOf(catalog, event, index, versions))
     return rolledBack(database, async (client) => rehearse(client, projection, catalog.upcast(recorded)))
   }
   return {
@@ -116,8 +116,13 @@ async function rolledBack<Result>(
   }
 }
 
-function recordedOf(event: GivenEvent, index: number, versions: Map<string, number>): RecordedEvent {
-  const { type, payload, stream = 'given-1', schemaVersion = 1 } = event
+function recordedOf(
+  catalog: EventCatalog,
+  event: GivenEvent,
+  index: number,
+  versions: Map<string, number>,
+): RecordedEvent {
+  const { type, payload, stream = 'given-1', schemaVersion = catalog.newestVersion(event.type) } = event
   const version = 1 + (versions.get(stream) ?? 0)
   versions.set(stream, version)
   const divider = stream.indexOf('-')

@@ -7,6 +7,7 @@ import {
   forgotten,
   isForgotten,
   type Personal,
+  type PersonalDeclaration,
   type Trunkline,
   type TrunklineOptions,
 } from '../../src/index.ts'
@@ -474,5 +475,55 @@ describeEachPostgres('forgetting', (server) => {
       cause: { code: '57P01' },
     })
     expect((await aggregate.load(personId)).state.name).toBe(secretName)
+  })
+
+  test('a personal field within another one is read back with it, whosever they are, in whatever order they are declared', async () => {
+    interface Nested {
+      readonly owner: string
+      readonly guest: string
+      readonly home: Personal<{ street: Personal<string>; city: string }>
+    }
+    for (const [type, fields] of [
+      ['inner', ['home.street', 'home']],
+      ['outer', ['home', 'home.street']],
+    ] as const) {
+      const { trunkline } = people()
+      const [owner, guest] = [bench.newId(), bench.newId()]
+      const payload = { owner, guest, home: { street: secretStreet, city: 'Linz' } }
+      const one = (personal: PersonalDeclaration<Nested> | PersonalDeclaration<Nested>[]) => ({
+        type,
+        events: { moved: { personal } },
+      })
+      trunkline.events.declare<{ type: 'moved'; payload: Nested }>(one({ fields, subject: (moved) => moved.owner }))
+      await trunkline.events.append(`${type}-1`, 'no-stream', { type: 'moved', payload })
+      expect(await leaks(secretStreet)).toEqual([])
+      expect(await trunkline.events.read(`${type}-1`)).toMatchObject([{ payload }])
+
+      const both: PersonalDeclaration<Nested>[] = [
+        { fields: ['home'], subject: (moved) => moved.owner },
+        { fields: ['home.street'], subject: (moved) => moved.guest },
+      ]
+      trunkline.events.declare<{ type: 'moved'; payload: Nested }>(one(type === 'inner' ? both.toReversed() : both))
+      await trunkline.events.append(`${type}-2`, 'no-stream', { type: 'moved', payload })
+      expect(await trunkline.events.read(`${type}-2`)).toMatchObject([{ payload }])
+      await trunkline.events.forget(guest)
+      const [read] = await trunkline.events.read(`${type}-2`)
+      const { home } = read!.payload as Nested
+      expect(home).toMatchObject({ city: 'Linz' })
+      expect(isForgotten((home as { street: unknown }).street)).toBe(true)
+      await trunkline.events.forget(owner)
+      const [gone] = await trunkline.events.read(`${type}-2`)
+      expect((gone!.payload as Nested).home).toEqual(forgotten)
+
+      // Of a field that is forgotten nothing is there, also not what somebody else has in it.
+      const [host, visitor] = [bench.newId(), bench.newId()]
+      await trunkline.events.append(`${type}-3`, 'no-stream', {
+        type: 'moved',
+        payload: { ...payload, owner: host, guest: visitor },
+      })
+      await trunkline.events.forget(host)
+      const [hidden] = await trunkline.events.read(`${type}-3`)
+      expect((hidden!.payload as Nested).home).toEqual(forgotten)
+    }
   })
 })

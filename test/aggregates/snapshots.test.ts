@@ -254,6 +254,31 @@ describeEachPostgres('aggregate snapshots', (server) => {
     expect((await changing.load(two)).state).toEqual({ items: [] })
   })
 
+  test('an initial state of a class is made for each load; an instance, which would be shared or lose its methods, is refused', async () => {
+    const { events } = bench.open()
+    class Basket {
+      readonly items: number[] = []
+      add(item: number): this {
+        this.items.push(item)
+        return this
+      }
+    }
+    const kind = { type: 'basket', evolve: (state: Basket, { payload }: Added) => state.add(payload) }
+    const baskets = events.aggregate({ ...kind, initialState: () => new Basket() })
+    const [one, two] = [bench.newId(), bench.newId()]
+    await baskets.handle(one, () => plus(1))
+    expect((await baskets.load(one)).state).toEqual(Object.assign(new Basket(), { items: [1] }))
+    expect((await baskets.load(two)).state.items).toEqual([])
+    const holding = { deep: [{ basket: new Basket() }] }
+    for (const initialState of [new Basket(), holding, { call: () => undefined }] as Basket[]) {
+      const declare = (): unknown => events.aggregate({ ...kind, initialState })
+      expect(declare).toThrow(/initialState of aggregate "basket" .* cannot be copied/)
+      expect(declare).toThrow(expect.objectContaining({ code: 'invalid_option' }))
+    }
+    // Nothing of a declaration that is refused holds.
+    expect((await baskets.load(one)).version).toBe(1)
+  })
+
   test('the memory holds the states that were used last, and no more', async () => {
     const { events } = bench.open()
     const ids = [bench.newId(), bench.newId(), bench.newId()]

@@ -214,6 +214,158 @@ describeEachPostgres('a rebuild', (server) => {
     ).toEqual([{ reads: true, writes: true, inserts: false, indexes: 2 }])
   })
 
+  test('of tables that exist keeps what counts in them, and names of indexes and constraints, also the second time', async () => {
+    const trunkline = open(database())
+    await database().query(`
+      create table counting (
+        id serial constraint counting_key primary key, own int generated always as identity, version int constraint is_version check (version > 0),
+        constraint once unique (version), constraint apart exclude using btree (own with =)
+      );
+      create index by_version on counting (version) where version > 1;
+      alter sequence counting_own_seq rename to own_numbers;
+      select nextval('counting_id_seq') from generate_series(1, 100)`)
+    const projection = trunkline.projection<Counted>({
+      name: 'counting',
+      mode: 'async',
+      categories: ['counting'],
+      tables: ['counting'],
+      handlers: {
+        counted: ({ version }, { query, table }) =>
+          query(`insert into ${table('counting')} (version) values ($1)`, [version]),
+      },
+    })
+    const names = async (): Promise<unknown> =>
+      database().query(
+        `select array(select indexname::text from pg_indexes where tablename = 'counting' order by 1) as indexes,
+           array(select conname::text from pg_constraint where conrelid = 'counting'::regclass order by 1) as constraints,
+           pg_get_serial_sequence('counting', 'id') as id, pg_get_serial_sequence('counting', 'own') as own`,
+      )
+    const before = await names()
+    await projection.start()
+    let { position } = await trunkline.events.append('counting-1', 'any', [counted(1), counted(2)])
+    await projection.reached(position)
+    for (let version = 3; version < 5; version += 1) {
+      await projection.rebuild()
+      expect(await names()).toEqual(before)
+      ;({ position } = await trunkline.events.append('counting-1', 'any', counted(1)))
+      await projection.reached(position)
+      const ids = await database().query<{ id: number; own: number; version: number }>(
+        'select id, own, version from counting order by version',
+      )
+      expect(ids.map((row) => row.version)).toEqual(Array.from({ length: version }, (_, n) => n + 1))
+      expect(ids.map(({ own }) => own)).toEqual(Array.from({ length: version }, (_, n) => n + 1))
+      expect(ids[0]?.id).toBeGreaterThan(100)
+      expect(new Set(ids.map(({ id }) => id)).size).toBe(version)
+    }
+    expect(await leftovers()).toEqual([])
+  })
+
+  test('of tables that its SQL makes keeps names that were made of the table’s, and goes on counting', async () => {
+    const trunkline = open(database())
+    const projection = trunkline.projection<Counted>({
+      name: 'made',
+      mode: 'async',
+      categories: ['made'],
+      tables: {
+        made: (table) =>
+          `create table ${table} (id int generated always as identity primary key, version int not null check (version > 0))`,
+        made_more: (table) => `create table ${table} (id serial, made int)`,
+      },
+      handlers: {
+        counted: ({ version }, { query, table }) =>
+          query(`insert into ${table('made')} (version) values ($1)`, [version]),
+      },
+    })
+    await projection.start()
+    const names = async (): Promise<unknown> =>
+      database().query(
+        `select conname from pg_constraint where conrelid in ('made'::regclass, 'made_more'::regclass) order by conname::text`,
+      )
+    const before = await names()
+    const { position } = await trunkline.events.append('made-1', 'any', [counted(1), counted(2)])
+    await projection.reached(position)
+    await database().query(`select nextval('made_id_seq') from generate_series(1, 10)`)
+    await projection.rebuild()
+    await projection.rebuild()
+    expect(await names()).toEqual(before)
+    expect(await database().query(`insert into made (version) values (3) returning id`)).toEqual([{ id: 13 }])
+    expect(await database().query(`select pg_get_serial_sequence('made_more', 'id') as name`)).toEqual([
+      { name: 'public.made_more_id_seq' },
+    ])
+    expect(await leftovers()).toEqual([])
+  })
+
+  test('is refused where it would lose a foreign key, a rule or a publication; what else hangs on them is named, too', async () => {
+    const trunkline = open(database())
+    await database().query(`
+      create table keyed_other (id int primary key);
+      create table keyed (id int primary key, other int references keyed_other, self int references keyed)`)
+    const projection = trunkline.projection<Counted>({
+      name: 'keyed',
+      mode: 'async',
+      tables: ['keyed'],
+      categories: ['keyed'],
+      handlers: { counted: () => undefined },
+    })
+    await projection.start()
+    await expect(projection.rebuild()).rejects.toThrow(
+      /foreign key keyed_other_fkey of keyed to keyed_other, foreign key keyed_self_fkey of keyed to keyed\b/,
+    )
+    await database().query('alter table keyed drop constraint keyed_other_fkey, drop constraint keyed_self_fkey')
+    await database().query('create rule quiet as on delete to keyed do instead nothing')
+    await expect(projection.rebuild()).rejects.toThrow(/rule quiet on "public"."keyed"/)
+    await database().query('drop rule quiet on keyed')
+    await database().adminQuery('create publication told for table keyed')
+    await expect(projection.rebuild()).rejects.toMatchObject({
+      code: 'read_model_in_use',
+      details: { hung: ['publication told of "public"."keyed"'] },
+    })
+    await database().adminQuery('drop publication told')
+    await database().query('create table typed (row keyed)')
+    const error: unknown = await projection.rebuild().catch((caught: unknown) => caught)
+    expect(error).toMatchObject({ code: 'read_model_in_use' })
+    expect(String(error)).toContain('column row of table public.typed depends on type public.keyed')
+    await database().query('drop table typed')
+    await projection.rebuild()
+    expect(await leftovers()).toEqual([])
+  })
+
+  for (const onFailure of ['park', 'stop'] as const) {
+    test(`with an event near its end that fails ${onFailure === 'park' ? 'parks it' : 'ends with its error'}`, async () => {
+      const trunkline = open(database())
+      const name = `late_${onFailure}`
+      const late = (version: number): ProjectionOptions<Counted> =>
+        options(name, {
+          version,
+          categories: [name],
+          onFailure,
+          attemptsMax: 6,
+          handlers: {
+            counted: async (event, context) => {
+              if (version === 2 && event.payload.by === 13) throw new Error('bad luck')
+              await seenHandlers(name).counted?.(event, context)
+            },
+          },
+        })
+      const first = trunkline.projection<Counted>(late(1))
+      await first.start()
+      const numbers = Array.from({ length: 20 }, (_, n) => n)
+      for (const n of numbers) await trunkline.events.append(`${name}-${n % 2}`, 'any', counted(n))
+      const { position } = await trunkline.events.append(`${name}-2`, 'any', counted(99))
+      await first.reached(position)
+      const second = trunkline.projection<Counted>(late(2))
+      const rebuilt: unknown = await second.rebuild().catch((caught: unknown) => caught)
+      if (onFailure === 'stop') {
+        expect(rebuilt).toBeInstanceOf(ProjectionError)
+        expect(await second.status()).toMatchObject({ version: 1, building: null })
+        return
+      }
+      expect(rebuilt).toBeUndefined()
+      expect(await second.status()).toMatchObject({ version: 2, parked: 4, position })
+      expect((await second.parked.list()).map(({ attempts }) => attempts)).toEqual([6, 0, 0, 0])
+    })
+  }
+
   test('that was stopped is thrown away by the next one, or carried on', async () => {
     const trunkline = open(database())
     let inBuild: number[] = []
@@ -266,5 +418,31 @@ describeEachPostgres('a rebuild', (server) => {
     await expect(next.rebuild({ resume: true })).rejects.toMatchObject({ code: 'rebuild_in_progress' })
     await next.rebuild()
     expect(await leftovers()).toEqual([])
+  })
+
+  test('ends when its projection is stopped, or all of trunkline', async () => {
+    for (const stop of ['projection', 'trunkline'] as const) {
+      const trunkline = open(database())
+      const reached = Promise.withResolvers<void>()
+      const projection = trunkline.projection<Counted>(
+        options('ended', {
+          categories: ['ended'],
+          handlers: {
+            counted: async (event, context) => {
+              if (!context.table('ended').includes('__')) return
+              reached.resolve()
+              await new Promise((_resolve, reject) => context.signal.addEventListener('abort', reject))
+            },
+          },
+        }),
+      )
+      if (stop === 'projection') await projection.start()
+      const { position } = await trunkline.events.append('ended-1', 'any', counted(1))
+      if (stop === 'projection') await projection.reached(position)
+      const rebuilding = expect(projection.rebuild()).rejects.toMatchObject({ code: 'rebuild_stopped' })
+      await reached.promise
+      await (stop === 'projection' ? projection.stop() : trunkline.stop())
+      await rebuilding
+    }
   })
 })

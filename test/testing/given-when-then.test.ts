@@ -101,6 +101,33 @@ test('old events are upcast', () =>
       .then({ state: { status: 'open', lines: [{ sku: 'old', quantity: 1 }] } })
   }))
 
+test('an event without a schema version has the newest form: one that was given, and one that was decided', () =>
+  expectHeld(() => {
+    const specification = specify({
+      ...order,
+      upcasters: [
+        upcaster({
+          from: { type: 'item-added', schemaVersion: 1 },
+          to: { type: 'item-added', schemaVersion: 2 },
+          upcast: (sku: string) => ({ sku, quantity: 1 }),
+        }),
+      ],
+    })
+    specification
+      .given([opened, { type: 'item-added', schemaVersion: 1, payload: 'old' }, added('new', 2)])
+      .when(() => added('decided', 3))
+      .then({
+        state: {
+          status: 'open',
+          lines: [
+            { sku: 'old', quantity: 1 },
+            { sku: 'new', quantity: 2 },
+            { sku: 'decided', quantity: 3 },
+          ],
+        },
+      })
+  }))
+
 test('says what is different', () => {
   const specification = specify(decider)
   const other = failureOf(() =>

@@ -44,6 +44,15 @@ describeEachPostgres('specifyProjection', (server) => {
         ],
       })
     await specification.given([added(1)]).expect({ totals: [{ n: 1 }] })
+    // Without a schema version it has the newest form.
+    const wrapped = upcaster({
+      from: { type: 'added', schemaVersion: 1 },
+      to: { type: 'added', schemaVersion: 2 },
+      upcast: (n: number) => ({ n }),
+    })
+    await specifyProjection(totals, { database: database().url, upcasters: [wrapped] })
+      .given([added(1), { type: 'added', schemaVersion: 1, payload: 2 }])
+      .expect({ totals: [{ n: 3 }] })
     expect(await specification.given([added(4)]).rows()).toEqual({ totals: [{ id: '1', n: 4 }] })
     expect(await database().query(`select relname from pg_class where relname like 'totals%'`)).toEqual([])
   })
