@@ -18,9 +18,16 @@ export async function openRabbitMq(): Promise<Receiver> {
   await client.queueDeclare({ queue: place, durable: true })
   await client.queueBind({ queue: place, exchange: place, routingKey: '#' })
   const taken: string[] = []
+  const seen = new Set<string>()
   const consumer = client.createConsumer(
     { queue: place, queueOptions: { durable: true }, qos: { prefetchCount } },
-    ({ body }: { body: unknown }) => void taken.push(Buffer.isBuffer(body) ? body.toString() : JSON.stringify(body)),
+    ({ body, redelivered }: { body: unknown; redelivered: boolean }) => {
+      const text = Buffer.isBuffer(body) ? body.toString() : JSON.stringify(body)
+      // A broker that was stopped sends what was not acknowledged once more: that is no repetition of the relay's.
+      if (redelivered && seen.has(text)) return
+      seen.add(text)
+      taken.push(text)
+    },
   )
   const { promise, resolve, reject } = Promise.withResolvers<void>()
   consumer.on('ready', resolve)
