@@ -1,7 +1,7 @@
 import { setTimeout } from 'node:timers/promises'
 import type pg from 'pg'
 import { backoffMs, type Logger, messageOf, TrunklineError } from '../core/index.ts'
-import { toTrunklineError } from '../postgres/index.ts'
+import { isTooLarge, toTrunklineError } from '../postgres/index.ts'
 import type { TableSubscription } from './table-subscription.ts'
 
 /** The part of `staleAfterMs` for which a follower that begins anew, or whose table is locked, lets the others wait. */
@@ -146,7 +146,9 @@ export class FreshCopies {
         if (subscription.failures === 1) logger.warn(`${subscription.follower.selection.table}: ${cause.message}`)
         this.giveUp(subscription, cause)
         onFailure()
-        await setTimeout(backoffMs(subscription.failures), undefined, { signal }).catch(() => undefined)
+        // Each attempt makes the server send what is too large.
+        const limits = isTooLarge(cause) ? { firstMs: 10_000, maxMs: 60_000 } : {}
+        await setTimeout(backoffMs(subscription.failures, limits), undefined, { signal }).catch(() => undefined)
       }
     }
   }
