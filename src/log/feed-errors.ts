@@ -9,3 +9,19 @@ export function tableLocked(table: string): TrunklineError {
     details: { table },
   })
 }
+
+const otherLogCode = 'other_log'
+
+/** A copy is of another log than the one that is read: trunkline was installed anew, or two URLs lead to two databases. */
+export function otherLog(expected: string | undefined, found: string | undefined): TrunklineError {
+  return new TrunklineError('Tables and changes are read from different logs.', {
+    code: otherLogCode,
+    retryable: true,
+    hint: 'url and listenUrl must lead to one database. After a fail-over connections to the old server go by and by.',
+    details: { expected, found },
+  })
+}
+
+export function isOtherLog(error: unknown): boolean {
+  return error instanceof TrunklineError && error.code === otherLogCode
+}

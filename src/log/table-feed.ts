@@ -12,7 +12,7 @@ import {
   toTrunklineError,
 } from '../postgres/index.ts'
 import { type Demand, stopped } from './demand.ts'
-import { tableLocked } from './feed-errors.ts'
+import { isOtherLog, tableLocked } from './feed-errors.ts'
 import { FreshCopies, isHolding } from './fresh-copies.ts'
 import { type Installation, readInstallation } from './installation.ts'
 import { Listener } from './listener.ts'
@@ -98,6 +98,7 @@ export class TableFeed extends Service {
         this.#topicsChanged = true
         this.#rest.demand()
       },
+      onOtherLog: () => this.reconnect(),
     })
   }
 
@@ -120,12 +121,13 @@ export class TableFeed extends Service {
       })
     }
     const subscription = new TableSubscription(this.#options.schema, follower)
-    await subscription.copy(this.#options.pool(), this.#identity, true)
-    this.#subscriptions.add(subscription)
-    this.#topicsChanged = true
     try {
+      await subscription.copy(this.#options.pool(), this.#identity, true)
+      this.#subscriptions.add(subscription)
+      this.#topicsChanged = true
       await this.fresh(subscription)
     } catch (error) {
+      if (isOtherLog(error)) this.reconnect()
       this.unfollow(subscription)
       throw error
     }

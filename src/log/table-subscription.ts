@@ -12,6 +12,7 @@ import {
 } from '../postgres/index.ts'
 import { ColumnParsers, UnreadableValue } from './column-parsers.ts'
 import { CopyPace } from './copy-pace.ts'
+import { otherLog } from './feed-errors.ts'
 import {
   headStatement,
   isNear,
@@ -251,13 +252,4 @@ class CopyConnection implements Queryable {
     const query = { text, types, rowMode: 'array', query_timeout: timeoutMs } as pg.QueryArrayConfig
     return (await this.#client.query<unknown[]>(query)).rows
   }
-}
-
-function otherLog(expected: string | undefined, found: string | undefined): TrunklineError {
-  return new TrunklineError('Tables and changes are read from different logs.', {
-    code: 'other_log',
-    retryable: true,
-    hint: 'url and listenUrl must lead to one database. After a fail-over connections to the old server go by and by.',
-    details: { expected, found },
-  })
 }
