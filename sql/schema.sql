@@ -3694,6 +3694,8 @@ AS $function$
 begin
   return (
     select md5(concat_ws('|',
+      -- Installed anew: what was written before has no place in this log.
+      (select i.id from installation as i),
       (select concat_ws(' ', c.relnamespace, c.relname, c.relrowsecurity, c.relforcerowsecurity) from pg_class as c where c.oid = table_oid),
       (select string_agg(concat_ws(' ', p.oid, p.xmin), ',' order by p.oid) from pg_policy as p where p.polrelid = table_oid),
       -- xmin: a column may have got other values without another type (ALTER COLUMN … TYPE … USING, SET EXPRESSION).

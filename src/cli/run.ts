@@ -18,7 +18,7 @@ import { uninstallCommand } from './commands/uninstall.ts'
 import { CommandFailed } from './context.ts'
 import { addGlobalOptions } from './options.ts'
 import { redact } from './redact.ts'
-import { catchSignals } from './signals.ts'
+import type { CaughtSignals } from './signals.ts'
 
 /** What a process answers its caller with. */
 const exitCodes = { done: 0, failed: 1, wrongUsage: 2 } as const
@@ -45,11 +45,11 @@ const commands = [
 ]
 
 /** Runs `trunkline` with these arguments; resolves with the exit code when all is done and closed. */
-export async function runCommandLine(args: readonly string[]): Promise<number> {
+export async function runCommandLine(args: readonly string[], signals: CaughtSignals): Promise<number> {
   // Whoever reads our output may stop reading (trunkline status | head).
   process.stdout.on('error', () => undefined)
-  const signals = catchSignals()
   try {
+    if (signals.signal.aborted) return exitCodes.done
     await program(signals.signal).parseAsync(args, { from: 'user' })
     return exitCodes.done
   } catch (error) {

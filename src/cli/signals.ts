@@ -1,8 +1,14 @@
 /** 128 and the number of SIGINT. */
 const interruptedExitCode = 130
 
+export interface CaughtSignals {
+  readonly signal: AbortSignal
+  /** Gives the signals back. */
+  release(): void
+}
+
 /** SIGINT and SIGTERM as a signal for the work under way: it finishes. A second one ends the process at once. */
-export function catchSignals(): { readonly signal: AbortSignal; release(): void } {
+export function catchSignals(): CaughtSignals {
   const controller = new AbortController()
   const stop = (): void => {
     if (controller.signal.aborted) process.exit(interruptedExitCode)

@@ -1,7 +1,8 @@
 import { setTimeout } from 'node:timers/promises'
 import type pg from 'pg'
 import { backoffMs, type Logger, messageOf, TrunklineError } from '../core/index.ts'
-import { toTrunklineError } from '../postgres/index.ts'
+import { isTooLarge, toTrunklineError } from '../postgres/index.ts'
+import { isOtherLog } from './feed-errors.ts'
 import type { TableSubscription } from './table-subscription.ts'
 
 /** The part of `staleAfterMs` for which a follower that begins anew, or whose table is locked, lets the others wait. */
@@ -25,6 +26,8 @@ export interface FreshCopiesOptions {
   readonly onBegin: (subscription: TableSubscription) => void
   /** A copy waits for the next round to bring it level. */
   readonly onCopied: () => void
+  /** A copy is of another log than the one that is read. */
+  readonly onOtherLog: () => void
 }
 
 /** Followers that cannot go on from where they are: fresh copies in the background, and who is told that it is stale. */
@@ -132,7 +135,7 @@ export class FreshCopies {
 
   async #copyUntilDone(subscription: TableSubscription, onFailure: () => void): Promise<void> {
     const { signal } = this.#stopping
-    const { pool, identity, logger, onCopied } = this.#options
+    const { pool, identity, logger, onCopied, onOtherLog } = this.#options
     if (subscription.stepFailures > 1)
       await setTimeout(backoffMs(subscription.stepFailures), undefined, { signal }).catch(() => undefined)
     while (!signal.aborted && !subscription.isClosed) {
@@ -146,7 +149,11 @@ export class FreshCopies {
         if (subscription.failures === 1) logger.warn(`${subscription.follower.selection.table}: ${cause.message}`)
         this.giveUp(subscription, cause)
         onFailure()
-        await setTimeout(backoffMs(subscription.failures), undefined, { signal }).catch(() => undefined)
+        // trunkline was installed anew while its log was read, perhaps; only a connect asks what it is.
+        if (isOtherLog(cause)) onOtherLog()
+        // Each attempt makes the server send what is too large.
+        const limits = isTooLarge(cause) ? { firstMs: 10_000, maxMs: 60_000 } : {}
+        await setTimeout(backoffMs(subscription.failures, limits), undefined, { signal }).catch(() => undefined)
       }
     }
   }

@@ -1,6 +1,6 @@
 import pg, { type ClientConfig, type QueryArrayResult } from 'pg'
 import { ConnectionError, messageOf, pause } from '../core/index.ts'
-import { checkServerVersion, isConnectionFailure, withDefaults } from '../postgres/index.ts'
+import { checkServerVersion, guardAgainstHugeValues, isConnectionFailure, withDefaults } from '../postgres/index.ts'
 
 /** Longest time one round of reading may take, in milliseconds; then the connection counts as stalled. */
 export const roundTimeoutMs = 10_000
@@ -42,6 +42,7 @@ export class Session {
     client.on('end', () => fail(new Error('the server closed the connection')))
     try {
       await client.connect()
+      guardAgainstHugeValues(client)
       const version = await this.query('show server_version_num')
       checkServerVersion(Number(version[0]?.rows[0]?.[0]))
     } catch (error) {

@@ -5,12 +5,14 @@ import { backoffMs, InvalidInputError, type Logger, messageOf, Service, Trunklin
 import {
   isConnectionFailure,
   isLockContention,
+  isTooLarge,
   isVisible,
   quoteLiteral,
   type Snapshot,
   toTrunklineError,
 } from '../postgres/index.ts'
 import { type Demand, stopped } from './demand.ts'
+import { isOtherLog, tableLocked } from './feed-errors.ts'
 import { FreshCopies, isHolding } from './fresh-copies.ts'
 import { type Installation, readInstallation } from './installation.ts'
 import { Listener } from './listener.ts'
@@ -96,6 +98,7 @@ export class TableFeed extends Service {
         this.#topicsChanged = true
         this.#rest.demand()
       },
+      onOtherLog: () => this.reconnect(),
     })
   }
 
@@ -118,12 +121,13 @@ export class TableFeed extends Service {
       })
     }
     const subscription = new TableSubscription(this.#options.schema, follower)
-    await subscription.copy(this.#options.pool(), this.#identity, true)
-    this.#subscriptions.add(subscription)
-    this.#topicsChanged = true
     try {
+      await subscription.copy(this.#options.pool(), this.#identity, true)
+      this.#subscriptions.add(subscription)
+      this.#topicsChanged = true
       await this.fresh(subscription)
     } catch (error) {
+      if (isOtherLog(error)) this.reconnect()
       this.unfollow(subscription)
       throw error
     }
@@ -280,9 +284,7 @@ export class TableFeed extends Service {
       const isCut = quick.some(({ rowsMax }, place) => (result.results[place] ?? []).length >= (rowsMax ?? Infinity))
       if (isCut) result = await this.#runner.run([...statementsOf(ready, false), ...structure])
     } catch (error) {
-      if (isConnectionFailure(error)) throw error
-      if (isLockContention(error)) await this.#findLocked(ready)
-      else await this.#findCulprits(ready, error)
+      await this.#findWhy(ready, error)
       return true
     }
     this.#roundMs = performance.now() - lookedAt
@@ -313,6 +315,15 @@ export class TableFeed extends Service {
     return readable
   }
 
+  /** A round failed: whoever can goes on in the next one. */
+  async #findWhy(ready: readonly TableSubscription[], error: unknown): Promise<void> {
+    if (isConnectionFailure(error)) throw error
+    if (isLockContention(error)) return this.#findLocked(ready)
+    if (!isTooLarge(error)) return this.#findCulprits(ready, error)
+    // The connection broke of it, so that nobody can be asked whose it is: their copies tell.
+    for (const subscription of ready) this.#copies.begin(subscription)
+  }
+
   /** Somebody holds a table (TRUNCATE, DDL) for longer than a round waits. F1: after a while the others go on without it. */
   async #findLocked(ready: readonly TableSubscription[]): Promise<void> {
     for (const subscription of ready) {
@@ -324,14 +335,7 @@ export class TableFeed extends Service {
       }
       subscription.lockedSince ??= performance.now()
       if (performance.now() - subscription.lockedSince < this.#copies.patienceMs) continue
-      const { table } = subscription.follower.selection
-      const cause = new TrunklineError(`Table ${table} is locked by another session.`, {
-        code: 'table_locked',
-        retryable: true,
-        hint: 'Somebody holds it in ACCESS EXCLUSIVE mode (TRUNCATE or DDL in an open transaction): see pg_locks.',
-        details: { table },
-      })
-      this.#copies.giveUp(subscription, cause)
+      this.#copies.giveUp(subscription, tableLocked(subscription.follower.selection.table))
     }
   }
 

@@ -1,7 +1,7 @@
 import { randomInt } from 'node:crypto'
 import type pg from 'pg'
 import type { QueryResultRow } from 'pg'
-import { messageOf, pause, TrunklineError } from '../core/index.ts'
+import { ConnectionError, messageOf, pause, TrunklineError } from '../core/index.ts'
 import {
   type Queryable,
   quoteQualified,
@@ -11,6 +11,8 @@ import {
   withClient,
 } from '../postgres/index.ts'
 import { ColumnParsers, UnreadableValue } from './column-parsers.ts'
+import { CopyPace } from './copy-pace.ts'
+import { otherLog } from './feed-errors.ts'
 import {
   headStatement,
   isNear,
@@ -25,8 +27,10 @@ import { describeTable, type TableDescription } from './table-description.ts'
 import type { TableFollower } from './table-feed-contract.ts'
 import { fewRows, type TableStatements, tableStatements } from './table-statements.ts'
 
-/** Rows fetched at once by a copy. */
-const copyPageRows = 5_000
+/** How long a single row may take that is too wide to come with others, in milliseconds. */
+const wideRowTimeoutMs = 60_000
+/** How long a copy waits until the pool has a connection for it, in milliseconds. */
+const freeTimeoutMs = 10_000
 /** How long a first copy waits for a table that somebody holds, in milliseconds. */
 const firstCopyLockMs = 30_000
 /** How long an attempt at a fresh copy does; others may wait for it. */
@@ -145,21 +149,30 @@ async function copyTable(
   follower: TableFollower,
   identity: string | undefined,
 ): Promise<TableCopy> {
+  const pace = new CopyPace()
   const copy = async (client: pg.PoolClient): Promise<TableCopy> =>
-    copyOver(new CopyConnection(client), schema, follower, identity)
-  try {
-    // Closed, not reused, after a failure: a statement may still run on it.
-    return await withClient(pool, copy, () => false)
-  } catch (error) {
-    throw toTrunklineError(error, `Copying ${follower.selection.table}`)
+    copyOver(new CopyConnection(client), { schema, follower, identity, pace })
+  for (;;) {
+    try {
+      // Closed, not reused, after a failure: a statement may still run on it.
+      return await withClient(pool, copy, { isReusable: () => false, freeTimeoutMs })
+    } catch (error) {
+      if (error instanceof SlowPageError && pace.failed()) continue
+      throw toTrunklineError(error, `Copying ${follower.selection.table}`)
+    }
   }
+}
+
+interface CopyTask {
+  readonly schema: string
+  readonly follower: TableFollower
+  readonly identity: string | undefined
+  readonly pace: CopyPace
 }
 
 async function copyOver(
   connection: CopyConnection,
-  schema: string,
-  follower: TableFollower,
-  identity: string | undefined,
+  { schema, follower, identity, pace }: CopyTask,
 ): Promise<TableCopy> {
   const { schemaName, tableName, isLockable } = await describeTable(connection, schema, follower.selection)
   await connection.run('begin isolation level repeatable read read only')
@@ -173,21 +186,40 @@ async function copyOver(
   if (head.identity !== identity) throw otherLog(identity, head.identity)
   await connection.run(`declare trunkline_copy no scroll cursor for ${statements.copy}`)
   for (;;) {
-    const rows = await fetchPage(connection, table, statements.copyPrefix)
+    const asked = pace.rows
+    const start = performance.now()
+    const rows = await fetchPage(connection, { table, prefix: statements.copyPrefix, count: asked })
     follower.stageCopy({ prefix: statements.copyPrefix, rows })
-    if (rows.length < copyPageRows) break
+    if (rows.length < asked) break
+    pace.took(performance.now() - start)
   }
   await connection.run('commit')
   return { table, statements, head }
 }
 
-async function fetchPage(connection: CopyConnection, table: TableDescription, prefix: number): Promise<unknown[][]> {
+async function fetchPage(
+  connection: CopyConnection,
+  { table, prefix, count }: { table: TableDescription; prefix: number; count: number },
+): Promise<unknown[][]> {
+  const timeoutMs = count === 1 ? wideRowTimeoutMs : roundTimeoutMs
   try {
-    return await connection.run(`fetch ${copyPageRows} from trunkline_copy`)
+    return await connection.run(`fetch ${count} from trunkline_copy`, timeoutMs)
   } catch (error) {
-    throw error instanceof UnreadableValue
-      ? undecodable(table, table.columns[error.place - prefix], error.cause)
-      : error
+    if (error instanceof UnreadableValue) throw undecodable(table, table.columns[error.place - prefix], error.cause)
+    // The driver's only mark of its own time-out is the text.
+    throw messageOf(error) === 'Query read timeout' ? new SlowPageError(table, count, timeoutMs, error) : error
+  }
+}
+
+/** A page of a copy was not there in time. */
+class SlowPageError extends ConnectionError {
+  constructor({ schemaName, tableName }: TableDescription, rows: number, timeoutMs: number, cause: unknown) {
+    super(`The server did not send ${rows} rows of ${schemaName}.${tableName} within ${timeoutMs} ms.`, {
+      code: 'timed_out',
+      retryable: true,
+      hint: 'It is out of reach, or slow, or the rows are very wide: leave columns out (columns).',
+      cause,
+    })
   }
 }
 
@@ -217,18 +249,9 @@ class CopyConnection implements Queryable {
     return this.#client.query<Row>({ text, values, query_timeout: roundTimeoutMs } as pg.QueryConfig)
   }
 
-  async run(text: string): Promise<unknown[][]> {
+  async run(text: string, timeoutMs: number = roundTimeoutMs): Promise<unknown[][]> {
     const types = new ColumnParsers(this.#client)
-    const query = { text, types, rowMode: 'array', query_timeout: roundTimeoutMs } as pg.QueryArrayConfig
+    const query = { text, types, rowMode: 'array', query_timeout: timeoutMs } as pg.QueryArrayConfig
     return (await this.#client.query<unknown[]>(query)).rows
   }
-}
-
-function otherLog(expected: string | undefined, found: string | undefined): TrunklineError {
-  return new TrunklineError('Tables and changes are read from different logs.', {
-    code: 'other_log',
-    retryable: true,
-    hint: 'url and listenUrl must lead to one database. After a fail-over connections to the old server go by and by.',
-    details: { expected, found },
-  })
 }

@@ -8,7 +8,7 @@ import { withClient } from './with-client.ts'
  */
 // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- as pg has it: who asks knows the rows
 export async function queryPool<Row extends QueryResultRow>(pool: Pool, query: QueryConfig): Promise<{ rows: Row[] }> {
-  return withClient(pool, (client) => client.query<Row>(query), isRefusal)
+  return withClient(pool, (client) => client.query<Row>(query), { isReusable: isRefusal })
 }
 
 function isRefusal(failure: unknown): boolean {

@@ -31,7 +31,7 @@ export async function inTransaction<Result>(
         throw error
       }
     },
-    () => isEnded,
+    { isReusable: () => isEnded },
   )
 }
 

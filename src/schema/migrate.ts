@@ -87,8 +87,8 @@ async function makePlan(client: PoolClient, { schema, logger = silentLogger }: S
 
 /** Looks again: another runner may have done it all while this one waited for its turn. */
 async function apply(client: PoolClient, options: SchemaOptions): Promise<MigrationReport> {
-  const { schema, logger = silentLogger } = options
-  await takeTurn(client, schema)
+  const { schema, logger = silentLogger, signal } = options
+  await takeTurn(client, schema, signal)
   const plan = await makePlan(client, options)
   await actAsOwner(client, schema)
   await client.query(transactionSettings())

@@ -54,7 +54,7 @@ export async function uninstall(options: UninstallOptions): Promise<UninstallRep
         await retryWhileLocked(() => inTransaction(client, () => dropTriggers(client, schema, table)), retry)
         logger.info(`Released ${table.name}.`, { schema })
       }
-      await retryWhileLocked(() => inTransaction(client, () => dropSchema(client, schema)), retry)
+      await retryWhileLocked(() => inTransaction(client, () => dropSchema(client, schema, signal)), retry)
       const kept = (await readState(client, schema)).strangers
       return { schema, removed: true, released: released.map(({ name }) => name), kept }
     })
@@ -131,8 +131,8 @@ async function dropTriggers(client: PoolClient, schema: string, { id }: Captured
 }
 
 /** Never with CASCADE: what somebody built on the schema is theirs. */
-async function dropSchema(client: PoolClient, schema: string): Promise<void> {
-  await takeTurn(client, schema)
+async function dropSchema(client: PoolClient, schema: string, signal: AbortSignal | undefined): Promise<void> {
+  await takeTurn(client, schema, signal)
   await client.query(`set local lock_timeout = ${lockTimeoutMs}`)
   if ((await readState(client, schema)).applied === undefined) return
   const { views, functions, tables, sequences } = objectsOf(currentRelease())

@@ -509,6 +509,27 @@ describeEachVersion('caches when things break', (version) => {
     },
   )
 
+  test(
+    'trunkline is uninstalled and installed anew under a running process: its caches go on',
+    { timeout: 60_000 },
+    async () => {
+      const own = await prepare()
+      await using trunkline = createTrunkline({ url: own.url, pollIntervalMs: 100, staleAfterMs: 1_000 })
+      await trunkline.start()
+      const counter = await trunkline.cache<AnyRow>('counter')
+      await own.query('drop schema trunkline cascade')
+      await eventually(() => counter.status === 'stale', { what: 'it is stale' })
+      await install(own.url)
+      for (const table of ['counter', 'still']) await trunkline.capture(table)
+      await own.query('update counter set n = 100')
+      await counter.fresh({ timeoutMs: 20_000 })
+      await expectEqualToSelect(counter, own, 'select * from counter')
+      expect((await trunkline.cache('still')).size).toBe(1)
+      await trunkline.stop()
+      await own.drop()
+    },
+  )
+
   test('url and listenUrl that lead to different databases: a clear error', async () => {
     const other = await prepare()
     const logger = recordingLogger()

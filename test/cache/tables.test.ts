@@ -370,6 +370,7 @@ describeEachPostgres('a cache of', (server) => {
         oid === dateOid ? strict : (pg.types.getTypeParser(oid, format) as never),
     }
     const pool = new pg.Pool({ connectionString: database().url, types })
+    pool.on('error', () => undefined)
     await using _ended = { [Symbol.asyncDispose]: async () => pool.end() }
     await using own = createTrunkline({ pool })
     await own.start()
@@ -429,5 +430,15 @@ describeEachPostgres('a cache of', (server) => {
     await run('alter table guarded_bag force row level security')
     await owners.fresh({ timeoutMs: 500 }).catch(() => undefined)
     expect(owners.staleCause).toMatchObject({ code: 'row_security' })
+  })
+
+  test('rows of a few bytes and of a megabyte are copied alike', async () => {
+    await run(
+      'create table mixed (id integer primary key, text text)',
+      "insert into mixed select n, case when n % 500 = 0 then repeat('x', 1000000) else 'x' end from generate_series(1, 12000) as n",
+    )
+    const cache = await cached('mixed')
+    expect([cache.size, cache.get(12_000)?.['text']]).toEqual([12_000, 'x'.repeat(1_000_000)])
+    await expectEqualToSelect(cache, database(), 'select * from mixed')
   })
 })

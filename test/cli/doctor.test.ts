@@ -129,6 +129,27 @@ describeEachPostgres('doctor', (server) => {
     expect((await doctor(database.url)).code).toBe(0)
   })
 
+  test('a partitioned table that changed hands: partitions, and one that is unlogged', async () => {
+    await using database = await createDatabase(server)
+    await installed(database)
+    await database.query(
+      "create table handed (id integer primary key) partition by range (id); select trunkline.capture('handed')",
+    )
+    await database.query('create unlogged table handed_1 partition of handed for values from (0) to (10)')
+    await database.adminQuery('alter table handed owner to app_user; grant create on schema public to app_user')
+    const partition = 'create table handed_2 partition of handed for values from (10) to (20)'
+    const user = await database.connect('user')
+    await expect(user.query(partition)).rejects.toThrow('permission denied for function')
+    const visit = await doctor(database.adminUrl)
+    expect(visit.codes.filter((code) => code.startsWith('error'))).toEqual([
+      'error partition_denied',
+      'error table_unlogged',
+      'error triggers_missing',
+    ])
+    expect((await trunkline(['capture', 'handed'], { env: { DATABASE_URL: database.adminUrl } })).code).toBe(0)
+    await user.query(partition)
+  })
+
   test('what makes the writes of the application fail: owners, rights, what is gone', async () => {
     await using database = await createDatabase(server)
     await installed(database)

@@ -119,7 +119,7 @@ describeEachPostgres('migrate', (server) => {
       code: 'connection_failed',
       retryable: true,
     })
-    const waiting = { where: "wait_event = 'advisory'" }
+    const waiting = { where: "query like '%pg_try_advisory_xact_lock%' and state like 'idle in transaction%'" }
     const [pid] = await untilBackends(database, waiting)
     await database.adminQuery('select pg_terminate_backend($1)', [pid])
     await running
@@ -128,6 +128,19 @@ describeEachPostgres('migrate', (server) => {
     await untilBackends(database, waiting)
     await holder.query('rollback')
     expect((await next).migrations).not.toEqual([])
+  })
+
+  test('a runner that waits for another one is stopped by its signal', async () => {
+    const database = await freshDatabase()
+    const other = await database.connect()
+    await other.query('begin')
+    await other.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [`trunkline schema ${schema}`])
+    const stopping = new AbortController()
+    const waiting = migrate({ pool: poolOf(database), schema, signal: stopping.signal })
+    setTimeout(() => stopping.abort(), 300)
+    await expect(waiting).rejects.toMatchObject({ code: 'migration_busy' })
+    await other.query('rollback')
+    expect((await migrate({ pool: poolOf(database), schema })).migrations).not.toEqual([])
   })
 
   test('a failure in the middle rolls all back', async () => {

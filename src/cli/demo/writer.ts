@@ -30,7 +30,7 @@ export class Writer {
     return withClient(
       this.#pool,
       (client) => this.#runOn(client, job),
-      () => false,
+      { isReusable: () => false },
     )
   }
 

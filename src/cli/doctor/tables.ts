@@ -16,6 +16,7 @@ export async function checkTables(patient: Patient): Promise<Finding[]> {
     ...findings,
     ...(await checkUnlogged(patient)),
     ...(await checkRowSecurity(patient)),
+    ...(await checkPartitionOwners(patient, tables)),
     ...(await checkReplicationRole(patient)),
     ...(await checkSubscriptions(patient)),
     ...(await checkAttachHazard(patient)),
@@ -117,8 +118,9 @@ async function checkRules({ db, schema }: Patient, table: TableStatus): Promise<
 
 async function checkUnlogged({ db, schema }: Patient): Promise<Finding[]> {
   const { rows } = await db.query<{ table: string }>(
-    `select c.oid::regclass::text as "table" from ${quoteIdentifier(schema)}.topic as t join pg_class as c on c.oid = t.relation
-    where t.captured and c.relpersistence = 'u'`,
+    `select distinct c.oid::regclass::text as "table" from ${quoteIdentifier(schema)}.topic as t
+    cross join lateral ${quoteIdentifier(schema)}.table_tree(t.relation) as m join pg_class as c on c.oid = m.relation
+    where t.captured and c.relpersistence = 'u' order by 1`,
   )
   return rows.map(({ table }) =>
     error(
@@ -142,6 +144,26 @@ async function checkRowSecurity({ db, schema }: Patient): Promise<Finding[]> {
       `Let caches connect as a role that sees all of them: one with BYPASSRLS${forced ? '' : ", or the table's owner"}.`,
     ),
   )
+}
+
+/** A partition's row trigger is a clone: who makes the partition must be allowed to call its function. */
+async function checkPartitionOwners({ db, schema }: Patient, tables: readonly TableStatus[]): Promise<Finding[]> {
+  const { rows } = await db.query<{ table: string; owner: string }>(
+    `select distinct format('%I.%I', m.nspname, c.relname) as "table", pg_get_userbyid(c.relowner)::text as owner
+    from pg_class as c join pg_namespace as m on m.oid = c.relnamespace
+    join pg_trigger as t on t.tgrelid = c.oid and not t.tgisinternal
+    join pg_proc as p on p.oid = t.tgfoid join pg_namespace as n on n.oid = p.pronamespace
+    where n.nspname = $1 and c.relkind = 'p' and t.tgtype & 1 = 1 and not has_function_privilege(c.relowner, p.oid, 'EXECUTE')`,
+    [schema],
+  )
+  return rows.map(({ table, owner }) => {
+    const captured = tables.find((one) => one.table === table)
+    return error(
+      'partition_denied',
+      `"${owner}", who owns ${table} now, may not call its trigger function: a new partition cannot be made.`,
+      `Run: ${captured === undefined ? `trunkline capture ${shellQuoted(table)}` : captureCommandOf(captured)}`,
+    )
+  })
 }
 
 async function checkReplicationRole({ db }: Patient): Promise<Finding[]> {
