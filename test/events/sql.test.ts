@@ -87,6 +87,10 @@ describeEachPostgres('the event store in SQL', (server) => {
   test.each([
     ['', 'any', '{"type": "a"}', /stream/],
     ['-1', 'any', '{"type": "a"}', /stream/],
+    [`order-${'ü'.repeat(500)}`, 'any', '{"type": "a"}', /'order-ü+…' has a name of 1006 bytes/],
+    ['x'.repeat(1_000), 'any', '{"type": "a"}', /has a name of 1000 bytes/],
+    ['order-w', 'any', '{"type": "a", "schemaVersion": "1.5"}', /event 1 has a schemaVersion/],
+    ['order-w', 'any', '{"type": "a", "schemaVersion": -1}', /event 1 has a schemaVersion/],
     ['order-w', 'newest', '{"type": "a"}', /order-w: the expected version is 'newest'/],
     ['order-w', '-1', '{"type": "a"}', /order-w: the expected version is '-1'/],
     ['order-w', 'any', '[]', /order-w: events are an empty list/],
@@ -103,7 +107,9 @@ describeEachPostgres('the event store in SQL', (server) => {
     const refused = append(stream, expected, events)
     await expect(refused).rejects.toMatchObject({ code: 'TL005' })
     await expect(refused).rejects.toThrow(message)
-    expect(await database().query(`select from trunkline.event where aggregate_id = 'w'`)).toEqual([])
+    expect(
+      await database().query(`select from trunkline.event where aggregate_id = 'w' or length(aggregate_id) > 500`),
+    ).toEqual([])
   })
 
   test('nobody changes or removes an event', async () => {
