@@ -2,6 +2,7 @@ export { checkServerVersion, configFromUrl, withDefaults } from './connection-co
 export { isConnectionFailure, sqlStateOf, toTrunklineError } from './errors.ts'
 export { quoteIdentifier, quoteLiteral, quoteQualified } from './identifiers.ts'
 export { isLockContention, lockTimeoutMs, retryWhileLocked, type LockRetryOptions } from './lock-retry.ts'
+export { hearErrors } from './pool-errors.ts'
 export { queryPool } from './pool-query.ts'
 export type { Queryable } from './queryable.ts'
 export { formatSnapshot, isVisible, parseSnapshot, type Snapshot } from './snapshot.ts'
