@@ -3,6 +3,7 @@ import pg from 'pg'
 import { type AnyUpcaster, EventCatalog } from '../aggregates/index.ts'
 import { messageOf } from '../core/index.ts'
 import type { RecordedEvent } from '../events/index.ts'
+import { inTransaction } from '../postgres/index.ts'
 import { type ProjectedEvent, type ProjectionOptions, rehearse } from '../projections/index.ts'
 
 /** An event that has happened: its place is made up where it is not said. */
@@ -96,20 +97,28 @@ function inOrder<Row extends object>(rows: readonly Row[]): Row[] {
   return rows.toSorted((one, other) => (JSON.stringify(one) < JSON.stringify(other) ? -1 : 1))
 }
 
+/** Takes what was found out of a transaction that is to be rolled back. */
+class Found extends Error {
+  readonly result: unknown
+
+  constructor(result: unknown) {
+    super('Rolled back.')
+    this.result = result
+  }
+}
+
 async function rolledBack<Result>(
   database: string | pg.Pool,
   run: (client: pg.PoolClient) => Promise<Result>,
 ): Promise<Result> {
   const pool = typeof database === 'string' ? new pg.Pool({ connectionString: database, max: 1 }) : database
   try {
-    const client = await pool.connect()
-    try {
-      await client.query('begin')
-      return await run(client)
-    } finally {
-      await client.query('rollback').catch(() => undefined)
-      client.release()
-    }
+    return await inTransaction(pool, async (client) => {
+      throw new Found(await run(client))
+    })
+  } catch (error) {
+    if (error instanceof Found) return error.result as Result
+    throw error
   } finally {
     if (typeof database === 'string') await pool.end()
   }
