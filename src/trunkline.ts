@@ -11,7 +11,7 @@ import {
   TableFeed,
 } from './log/index.ts'
 import { emit, type EmitConnection, Inbox, type OutboxEvent } from './outbox/index.ts'
-import { configFromUrl, guardAgainstHugeValues, toTrunklineError, withDefaults } from './postgres/index.ts'
+import { configFromUrl, guardPool, toTrunklineError, withDefaults } from './postgres/index.ts'
 import { type ProjectedEvent, type Projection, type ProjectionOptions, Projections } from './projections/index.ts'
 import {
   createFormat,
@@ -358,8 +358,8 @@ function createPool(url: string, logger: Logger): Pool {
     allowExitOnIdle: true,
   })
   // An idle connection that breaks is replaced when it is needed; unheard, the event would end the process.
+  guardPool(pool)
   pool.on('error', (error) => logger.debug(`An idle connection broke: ${error.message}`))
-  pool.on('connect', guardAgainstHugeValues)
   return pool
 }
 

@@ -28,6 +28,12 @@ begin
     raise exception using errcode = 'TL005', message = format('append: the stream is %L, expected ''type-id''', stream),
       hint = 'For example: select append(''order-17'', ''no-stream'', ''{"type": "created", "payload": {}}'').';
   end if;
+  -- What the library could not read, either.
+  if octet_length(stream) - least(divider, 1) >= 1000 then
+    raise exception using errcode = 'TL005',
+      message = format('append: the stream %L has a name of %s bytes', left(stream, 50) || '…', octet_length(stream)),
+      hint = 'Type and id have less than 1,000 bytes together.';
+  end if;
   if expected_version is null or expected_version !~ '^(any|no-stream|stream-exists|[0-9]{1,18})$' then
     raise exception using errcode = 'TL005',
       message = format('append to %s: the expected version is %L', stream, expected_version),

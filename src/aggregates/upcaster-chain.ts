@@ -1,4 +1,4 @@
-import { InvalidInputError, messageOf } from '../core/index.ts'
+import { InvalidInputError, messageOf, shown } from '../core/index.ts'
 import { EventError } from './event-error.ts'
 import type { AnyUpcaster, EventVersion, UpcastEvent, UpcastSource } from './upcaster.ts'
 
@@ -142,9 +142,10 @@ function failed(event: UpcastableEvent, why: string, cause?: unknown): EventErro
 }
 
 function checkEventVersion({ type, schemaVersion }: EventVersion): void {
-  if (typeof type === 'string' && type !== '' && Number.isSafeInteger(schemaVersion) && schemaVersion >= 1) return
+  const isVersion = Number.isSafeInteger(schemaVersion) && schemaVersion >= 1 && schemaVersion < 2 ** 31
+  if (typeof type === 'string' && type !== '' && isVersion) return
   throw invalid(
-    `found ${JSON.stringify({ type, schemaVersion })}`,
+    `found type ${shown(type)}, schemaVersion ${shown(schemaVersion)}`,
     'Give { type, schemaVersion }: a text and a whole number from 1.',
   )
 }

@@ -33,7 +33,7 @@ function isSound(value: unknown, depth: number): boolean {
   if (typeof value !== 'object') return typeof value === 'boolean'
   if (value === null) return true
   if (depth > soundDepthMax) return false
-  if (Array.isArray(value)) return value.every((part) => isSound(part, depth + 1)) && !('toJSON' in value)
+  if (Array.isArray(value)) return isSoundList(value, depth) && !('toJSON' in value)
   const prototype: unknown = Object.getPrototypeOf(value)
   if (prototype !== Object.prototype && prototype !== null) return false
   for (const key of Object.keys(value)) {
@@ -42,6 +42,12 @@ function isSound(value: unknown, depth: number): boolean {
     if (problemOfText(key) !== undefined || !isSound(part, depth + 1)) return false
   }
   return !('toJSON' in value)
+}
+
+/** A place that was never filled is undefined: `every` would pass over it. */
+function isSoundList(list: readonly unknown[], depth: number): boolean {
+  for (const part of list) if (!isSound(part, depth + 1)) return false
+  return true
 }
 
 function refuse(path: string, value: unknown, above: Set<object>): void {
@@ -60,11 +66,11 @@ function refuse(path: string, value: unknown, above: Set<object>): void {
     return
   }
   above.add(value)
-  for (const [key, part] of Object.entries(value)) {
+  for (const [key, part] of Array.isArray(value) ? value.entries() : Object.entries(value)) {
     // What JSON.stringify leaves out of an object is left out; in a list it would become null.
     if (part === undefined && !Array.isArray(value)) continue
     const partPath = Array.isArray(value) ? `${path}[${key}]` : `${path}.${key}`
-    refuse(`key of ${path}`, key, above)
+    if (!Array.isArray(value)) refuse(`key of ${path}`, key, above)
     refuse(partPath, part, above)
   }
   above.delete(value)
@@ -96,8 +102,12 @@ function problemOfText(value: string): string | undefined {
 
 function problemOfObject(value: object, above: Set<object>): string | undefined {
   if (above.has(value)) return 'part of itself (a cycle)'
-  return value instanceof Map || value instanceof Set ? `a ${value.constructor.name}` : undefined
+  if (value instanceof Date) return Number.isNaN(value.getTime()) ? 'an invalid Date' : undefined
+  return emptied.some((kind) => value instanceof kind) ? `a ${value.constructor.name}` : undefined
 }
+
+/** Of these JSON.stringify makes {}. */
+const emptied = [Map, Set, RegExp, Promise]
 
 function hasToJson(value: object): value is { toJSON(key: string): unknown } {
   return 'toJSON' in value && typeof value.toJSON === 'function'

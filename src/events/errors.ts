@@ -64,7 +64,7 @@ export function eventError(error: unknown, doing: string, schema: string): Trunk
       cause: error,
     })
   }
-  if (state === '22007' || state === '22008') {
+  if (state === '22007' || state === '22008' || state === '22009') {
     return new InvalidInputError(`${doing}: ${messageOf(error)}.`, {
       code: 'invalid_option',
       hint: "Expected a Date, or a time as text: '2026-03-01', '2026-03-01 12:00+00'.",

@@ -1,8 +1,8 @@
-import { InvalidInputError, jsonText } from '../core/index.ts'
+import { jsonText, shown } from '../core/index.ts'
 import { type Queryable, quoteIdentifier } from '../postgres/index.ts'
 import type { FetchPage } from './event-reading.ts'
 import { eventsOf } from './event.ts'
-import { timeText, wholeNumber } from './read-stream.ts'
+import { invalid, isBackward, text, textList, timeText, wholeNumber } from './option-checks.ts'
 import { type EventFilter, SettledReader } from './settled-reader.ts'
 import { type Stream, type StreamParts, streamParts } from './stream.ts'
 
@@ -35,10 +35,9 @@ const positionMax = 2n ** 63n - 1n
 
 /** All events in their settled order, up to now. @throws InvalidInputError `invalid_option`. */
 export function readAll(schema: string, options: ReadAllOptions): (db: Queryable) => FetchPage {
-  const doing = 'all events'
   const first = positionOf(options.after)
-  const limit = wholeNumber(doing, 'limit', options.limit, 1) ?? Number.POSITIVE_INFINITY
-  for (const name of ['types', 'categories'] as const) textList(`Reading ${doing}`, name, options[name])
+  const limit = wholeNumber('Reading all events', 'limit', options.limit, 1) ?? Number.POSITIVE_INFINITY
+  for (const name of ['types', 'categories'] as const) textList('Reading all events', name, options[name])
   return (db) => {
     const reader = new SettledReader(() => db, schema, options)
     let [after, left] = [first, limit]
@@ -57,43 +56,43 @@ export function readAll(schema: string, options: ReadAllOptions): (db: Queryable
 
 /** Committed events by what is asked of them, in the order of positions. @throws InvalidInputError `invalid_option`. */
 export function queryEvents(schema: string, query: EventQuery): (db: Queryable) => FetchPage {
-  const doing = 'events'
+  const doing = 'Querying events'
   const stream = query.stream === undefined ? undefined : streamParts(query.stream)
-  const isBackward = query.direction === 'backward'
+  const backward = isBackward(doing, query.direction)
   const limit = wholeNumber(doing, 'limit', query.limit, 1) ?? Number.POSITIVE_INFINITY
-  textList('Querying events', 'types', query.types)
+  textList(doing, 'types', query.types)
   const conditions = [
-    stream?.type ?? query.aggregateType ?? null,
-    stream?.id ?? query.aggregateId ?? null,
+    stream?.type ?? text(doing, 'aggregateType', query.aggregateType) ?? null,
+    stream?.id ?? text(doing, 'aggregateId', query.aggregateId) ?? null,
     query.types ?? null,
-    timeText('Querying events', 'from', query.from),
-    timeText('Querying events', 'to', query.to),
-    query.metadata === undefined ? null : jsonText('metadata of a query', query.metadata),
+    timeText(doing, 'from', query.from),
+    timeText(doing, 'to', query.to),
+    metadataText(doing, query.metadata),
   ]
-  const text = `select
+  const statement = `select
       ${eventColumns} as events, count(*)::integer as count, max(e.position)::text as high, min(e.position)::text as low
     from (
       select *
       from ${quoteIdentifier(schema)}.event as e
-      where e.position ${isBackward ? '<' : '>'} $7::bigint
+      where e.position ${backward ? '<' : '>'} $7::bigint
         and ($1::text is null or e.aggregate_type = $1::text)
         and ($2::text is null or e.aggregate_id = $2::text)
         and ($3::text[] is null or e.type = any ($3::text[]))
         and ($4::timestamptz is null or e.created_at >= $4::timestamptz)
         and ($5::timestamptz is null or e.created_at < $5::timestamptz)
         and ($6::jsonb is null or e.metadata @> $6::jsonb)
-      order by e.position ${isBackward ? 'desc' : ''}
+      order by e.position ${backward ? 'desc' : ''}
       limit $8::integer
     ) as e`
   if (isImpossible(stream, query)) return () => async () => Promise.resolve({ read: () => [], isLast: true })
   return (db) => {
-    let [from, left] = [isBackward ? positionMax : 0n, limit]
+    let [from, left] = [backward ? positionMax : 0n, limit]
     return async (rowsMax) => {
       const rows = Math.min(rowsMax, left, queryRowsMax)
-      const [row] = (await db.query<QueryRow>(text, [...conditions, from.toString(), rows])).rows
+      const [row] = (await db.query<QueryRow>(statement, [...conditions, from.toString(), rows])).rows
       const count = row?.count ?? 0
       left -= count
-      if (count > 0) from = BigInt((isBackward ? row?.low : row?.high) ?? 0)
+      if (count > 0) from = BigInt((backward ? row?.low : row?.high) ?? 0)
       return { read: () => eventsOf(row?.events), isLast: count < rows || left === 0 }
     }
   }
@@ -129,16 +128,13 @@ function positionOf(after: unknown): bigint {
   if (after === undefined) return 0n
   if (typeof after === 'bigint' && after >= 0n && after <= positionMax) return after
   if (typeof after === 'string' && /^\d{1,18}$/.test(after)) return BigInt(after)
-  throw new InvalidInputError(
-    `Reading all events: after is ${typeof after === 'string' ? JSON.stringify(after) : typeof after}.`,
-    {
-      code: 'invalid_option',
-      hint: 'Expected the position of an event that was read before.',
-    },
-  )
+  throw invalid(`Reading all events: after is ${shown(after)}`, 'the position of an event that was read before')
 }
 
-function textList(doing: string, option: string, value: unknown): void {
-  if (value === undefined || (Array.isArray(value) && value.every((part) => typeof part === 'string'))) return
-  throw new InvalidInputError(`${doing}: ${option} is no list of texts.`, { code: 'invalid_option' })
+function metadataText(doing: string, metadata: unknown): string | null {
+  if (metadata === undefined) return null
+  if (typeof metadata !== 'object' || metadata === null || Array.isArray(metadata)) {
+    throw invalid(`${doing}: metadata is ${shown(metadata)}`, 'an object of names and JSON values')
+  }
+  return jsonText('metadata of a query', metadata)
 }

@@ -1,8 +1,8 @@
 import type { Connection } from '../adapters/index.ts'
-import { InvalidInputError, shown } from '../core/index.ts'
 import { type Queryable, quoteIdentifier } from '../postgres/index.ts'
 import type { FetchPage } from './event-reading.ts'
 import { eventsOf, type RecordedEvent } from './event.ts'
+import { isBackward, timeText, wholeNumber } from './option-checks.ts'
 import { streamName, type StreamParts } from './stream.ts'
 
 /** Bytes of payload after which a page ends; it holds one event at least: 16 MiB. */
@@ -39,15 +39,12 @@ export function readStream(
   stream: StreamParts,
   options: ReadStreamOptions,
 ): (db: Queryable) => FetchPage {
-  const name = streamName(stream)
-  const from = wholeNumber(name, 'fromVersion', options.fromVersion, 0) ?? 1
-  const to = wholeNumber(name, 'toVersion', options.toVersion, 0) ?? versionMax
-  const limit = wholeNumber(name, 'limit', options.limit, 1) ?? Number.POSITIVE_INFINITY
-  const asOf = timeText(`Reading ${name}`, 'asOf', options.asOf)
-  const isBackward = options.direction === 'backward'
-  if (options.direction !== undefined && !isBackward && options.direction !== 'forward') {
-    throw invalid(`Reading ${name}: direction is ${shown(options.direction)}`, "'forward' or 'backward'")
-  }
+  const doing = `Reading ${streamName(stream)}`
+  const from = wholeNumber(doing, 'fromVersion', options.fromVersion, 0) ?? 1
+  const to = wholeNumber(doing, 'toVersion', options.toVersion, 0) ?? versionMax
+  const limit = wholeNumber(doing, 'limit', options.limit, 1) ?? Number.POSITIVE_INFINITY
+  const asOf = timeText(doing, 'asOf', options.asOf)
+  const backward = isBackward(doing, options.direction)
   const text = `select p.events, p.count, p.edge::text, p.is_last from ${quoteIdentifier(schema)}.event_stream_page(
     $1::text, $2::text, $3::bigint, $4::bigint, $5::timestamptz, $6::boolean, $7::integer, $8::bigint) as p`
 
@@ -55,40 +52,18 @@ export function readStream(
     let [low, high, left] = [from, to, limit]
     return async (rowsMax) => {
       const rows = Math.min(rowsMax, left)
-      const values = [stream.type, stream.id, low, high, asOf, isBackward, rows, pageBytesMax]
+      const values = [stream.type, stream.id, low, high, asOf, backward, rows, pageBytesMax]
       const [row] = (await db.query<PageRow>(text, values)).rows
       const count = row?.count ?? 0
       left -= count
       const edge = row?.edge ?? null
-      if (edge !== null && isBackward) high = Number(edge) - 1
+      if (edge !== null && backward) high = Number(edge) - 1
       else if (edge !== null) low = Number(edge) + 1
       const read = (): RecordedEvent[] => {
         const events = eventsOf(row?.events, stream)
-        return isBackward ? events.toReversed() : events
+        return backward ? events.toReversed() : events
       }
       return { read, isLast: row?.is_last !== false || left === 0 || low > high }
     }
   }
-}
-
-/** @throws InvalidInputError `invalid_option`. */
-export function wholeNumber(name: string, option: string, value: unknown, min: number): number | undefined {
-  if (value === undefined) return undefined
-  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= min) return value
-  throw invalid(`Reading ${name}: ${option} is ${shown(value)}`, `a whole number from ${min} on`)
-}
-
-/** A time as text for the server. @throws InvalidInputError `invalid_option`. */
-export function timeText(doing: string, option: string, value: unknown): string | null {
-  if (value === undefined) return null
-  if (value instanceof Date && !Number.isNaN(value.getTime())) return value.toISOString()
-  if (typeof value === 'string' && value !== '' && !value.includes('\0')) return value
-  throw invalid(
-    `${doing}: ${option} is ${value instanceof Date ? 'an invalid Date' : typeof value}`,
-    'a Date, or a time as text',
-  )
-}
-
-function invalid(found: string, expected: string): InvalidInputError {
-  return new InvalidInputError(`${found}.`, { code: 'invalid_option', hint: `Expected ${expected}.` })
 }

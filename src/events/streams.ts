@@ -1,5 +1,5 @@
 import { type Queryable, quoteIdentifier } from '../postgres/index.ts'
-import { wholeNumber } from './read-stream.ts'
+import { text, wholeNumber } from './option-checks.ts'
 import { streamName } from './stream.ts'
 
 /** One stream, from afar. */
@@ -38,7 +38,8 @@ export async function* listStreams(
   schema: string,
   { category, limit = Number.POSITIVE_INFINITY }: StreamsOptions,
 ): AsyncIterableIterator<StreamSummary> {
-  wholeNumber('streams', 'limit', limit === Number.POSITIVE_INFINITY ? undefined : limit, 1)
+  text('Listing streams', 'category', category)
+  wholeNumber('Listing streams', 'limit', limit === Number.POSITIVE_INFINITY ? undefined : limit, 1)
   let last: StreamRow | undefined
   for (let left = limit; left > 0;) {
     const rowsMax = Math.min(left, pageStreams)

@@ -1,5 +1,6 @@
 export { checkServerVersion, configFromUrl, withDefaults } from './connection-config.ts'
 export { isConnectionFailure, sqlStateOf, toTrunklineError } from './errors.ts'
+export { guardPool } from './guard-pool.ts'
 export { guardAgainstHugeValues, isTooLarge } from './huge-values.ts'
 export { quoteIdentifier, quoteLiteral, quoteQualified } from './identifiers.ts'
 export { isLockContention, lockTimeoutMs, retryWhileLocked, type LockRetryOptions } from './lock-retry.ts'

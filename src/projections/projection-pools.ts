@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import pg, { type ClientConfig } from 'pg'
 import type { Logger } from '../core/index.ts'
-import { withDefaults } from '../postgres/index.ts'
+import { guardPool, withDefaults } from '../postgres/index.ts'
 
 /** Transactions of handlers at once in a process, whatever number of projections it runs. */
 const connectionsMax = 8
@@ -37,6 +37,7 @@ export class ProjectionPools {
           }
         },
       })
+      guardPool(pool)
       pool.on('error', (error) => logger.debug(`A connection of the projections broke: ${error.message}`))
       return pool
     }

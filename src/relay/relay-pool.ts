@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import pg, { type ClientConfig, type QueryResultRow } from 'pg'
-import { queryPool, withDefaults } from '../postgres/index.ts'
+import { guardPool, queryPool, withDefaults } from '../postgres/index.ts'
 import type { CheckedRelayOptions } from './relay-options.ts'
 
 /** How long to wait for a connection, in milliseconds. */
@@ -38,6 +38,7 @@ export class RelayPools {
           }
         },
       })
+      guardPool(pool)
       pool.on('error', (error) => options.logger.debug(`A connection of the relay broke: ${error.message}`))
       pool.on('remove', onLost)
       return pool

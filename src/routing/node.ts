@@ -1,5 +1,6 @@
 import pg, { DatabaseError, type Pool, type PoolClient } from 'pg'
 import { backoffMs, ConnectionError, type Logger, messageOf, Pause, pause, TrunklineError } from '../core/index.ts'
+import { guardPool } from '../postgres/index.ts'
 import { Breaker } from './breaker.ts'
 import type { Lag } from './lag.ts'
 import type { NodeConfig } from './options.ts'
@@ -319,6 +320,7 @@ export class Node {
       },
     })
     // An idle connection that breaks is replaced when it is needed; unheard, the event would end the process.
+    guardPool(pool)
     pool.on('error', (error) => logger.debug(`An idle connection to ${this.name} broke: ${error.message}`))
     return pool
   }

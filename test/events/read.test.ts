@@ -269,6 +269,76 @@ describeEachPostgres('reading events', (server) => {
       'invalid_option',
       /after is "1\/x"/,
     ],
+    [
+      'a date that is none',
+      (e) => e.append('bad-1', 0, { type: 'a', payload: { at: new Date(Number.NaN) } }),
+      'invalid_event',
+      /bad-1, event 1 \(a\): payload\.at is an invalid Date/,
+    ],
+    [
+      'metadata with a date that is none',
+      (e) => e.append('bad-1', 0, { type: 'a', payload: 1, metadata: { at: new Date(Number.NaN) } }),
+      'invalid_event',
+      /metadata\.at is an invalid Date/,
+    ],
+    [
+      'a list with a place that was never filled',
+      (e) => e.append('bad-1', 0, { type: 'a', payload: [1].concat(Array(1)) }),
+      'invalid_event',
+      /payload\[1\] is undefined/,
+    ],
+    [
+      'what nobody awaited',
+      (e) =>
+        e.append('bad-1', 0, [
+          { type: 'a', payload: 1 },
+          { type: 'b', payload: { all: Promise.resolve(1) } },
+        ]),
+      'invalid_event',
+      /bad-1, event 2 \(b\): payload\.all is a Promise/,
+    ],
+    [
+      'a time that PostgreSQL has no word for',
+      (e) => e.read('bad-1', { asOf: new Date(8.64e15) }),
+      'invalid_option',
+      /bad-1: .*275760/,
+    ],
+    [
+      'a direction of a query',
+      (e) => Promise.resolve().then(() => e.query({ direction: 'up' as never })),
+      'invalid_option',
+      /Querying events: direction is "up"/,
+    ],
+    [
+      'a type of aggregates that is no text',
+      (e) => Promise.resolve().then(() => e.query({ aggregateType: 5 as never })),
+      'invalid_option',
+      /aggregateType is 5/,
+    ],
+    [
+      'a type that no text of PostgreSQL is',
+      (e) => Promise.resolve().then(() => e.query({ types: ['a\0'] })),
+      'invalid_option',
+      /types is no list of texts/,
+    ],
+    [
+      'metadata of a query that is no object',
+      (e) => Promise.resolve().then(() => e.query({ metadata: 'x' as never })),
+      'invalid_option',
+      /metadata is "x"/,
+    ],
+    [
+      'a category that is no text',
+      (e) => Array.fromAsync(e.streams({ category: 5 as never })),
+      'invalid_option',
+      /category is 5/,
+    ],
+    [
+      'to publish what is no list',
+      (e) => e.publish('order' as never),
+      'invalid_option',
+      /categories is no list of texts/,
+    ],
   ])('refuses %s, and writes nothing', async (_, call, code, message) => {
     const events = open()
     const refused = call(events)

@@ -87,6 +87,8 @@ describeEachPostgres('the event store in SQL', (server) => {
   test.each([
     ['', 'any', '{"type": "a"}', /stream/],
     ['-1', 'any', '{"type": "a"}', /stream/],
+    ['order-w', 'any', '{"type": "a", "schemaVersion": "1.5"}', /event 1 has a schemaVersion/],
+    ['order-w', 'any', '{"type": "a", "schemaVersion": -1}', /event 1 has a schemaVersion/],
     ['order-w', 'newest', '{"type": "a"}', /order-w: the expected version is 'newest'/],
     ['order-w', '-1', '{"type": "a"}', /order-w: the expected version is '-1'/],
     ['order-w', 'any', '[]', /order-w: events are an empty list/],
@@ -104,6 +106,20 @@ describeEachPostgres('the event store in SQL', (server) => {
     await expect(refused).rejects.toMatchObject({ code: 'TL005' })
     await expect(refused).rejects.toThrow(message)
     expect(await database().query(`select from trunkline.event where aggregate_id = 'w'`)).toEqual([])
+  })
+
+  test('refuses a stream whose name is longer than what the library reads', async () => {
+    for (const [stream, bytes] of [
+      [`long-${'ü'.repeat(500)}`, 1_005],
+      ['x'.repeat(1_000), 1_000],
+    ] as const) {
+      const refused = append(stream, 'any', '{"type": "a"}')
+      await expect(refused).rejects.toMatchObject({ code: 'TL005' })
+      await expect(refused).rejects.toThrow(`has a name of ${bytes} bytes`)
+    }
+    const longest = `long-${'x'.repeat(995)}`
+    await append(longest, 'any', '{"type": "a"}')
+    expect(await read(longest)).toHaveLength(1)
   })
 
   test('nobody changes or removes an event', async () => {

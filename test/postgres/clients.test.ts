@@ -21,7 +21,7 @@ describeEachPostgres('a client', (server) => {
     // The database is dropped while it ends.
     pool.on('error', () => undefined)
     const held = await pool.connect()
-    const late = withClient(pool, async () => 'never')
+    const late = withClient(pool, async () => 'never', { freeTimeoutMs: 200 })
     await expect(late).rejects.toMatchObject({ code: 'pool_exhausted', details: { total: 1, idle: 0 } })
     held.release()
     expect(await withClient(pool, async () => 'free again')).toBe('free again')

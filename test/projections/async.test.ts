@@ -72,6 +72,49 @@ describeEachPostgres('an async projection', (server) => {
     expect(await differences(database(), 'seen')).toEqual(noDifference)
   })
 
+  test('sleeps until somebody appends: another process, SQL, a transaction that was begun before and commits late', async () => {
+    // Far beyond what the test takes: whatever is handled was woken for.
+    const [sleeper, other] = [open(database(), { pollIntervalMs: 600_000 }), open(database())]
+    const projection = sleeper.projection<Counted>({
+      name: 'woken',
+      mode: 'async',
+      categories: ['woken'],
+      partitions: 3,
+      tables: seenTables('woken'),
+      handlers: seenHandlers('woken'),
+    })
+    await projection.start()
+    const asleep = (): Promise<boolean> => eventually(() => sleeper.events.signal.isAsleep, { what: 'it sleeps' })
+    const handled = async (position: string): Promise<void> => {
+      await projection.reached(position, { timeoutMs: 20_000 })
+      expect(await database().query('select from woken where position = $1', [position])).toHaveLength(1)
+    }
+    const last = async (): Promise<string> =>
+      (await other.events.query({ direction: 'backward', limit: 1 }))[0]!.position
+    for (let n = 0; n < 6; n += 1) {
+      await asleep()
+      await handled((await other.events.append(`woken-${n}`, 'any', counted(n))).position)
+    }
+    await asleep()
+    await database().query(`select trunkline.append('woken-sql', 'any', '{"type": "counted", "payload": {"by": 1}}')`)
+    await handled(await last())
+
+    const client = await database().connect()
+    await client.query('begin')
+    const late = await other.events.append('woken-late', 'any', counted(1), { tx: client })
+    // It comes after one that is open, and waits for it.
+    const { position } = await other.events.append('woken-after', 'any', counted(2))
+    await expect(projection.reached(position, { timeoutMs: 300 })).rejects.toBeInstanceOf(ProjectionTimeoutError)
+    await client.query('commit')
+    await handled(late.position)
+    await handled(position)
+    await asleep()
+    await client.query('begin')
+    await other.events.append('woken-rolled-back', 'any', counted(3), { tx: client })
+    await client.query('rollback')
+    await handled((await other.events.append('woken-after', 'any', counted(4))).position)
+  })
+
   test('its checkpoint is what was scanned, also where a filter left nothing; old events come in their new form', async () => {
     const trunkline = open(database())
     const split = upcaster({

@@ -2,7 +2,7 @@ import { AssertionError } from 'node:assert'
 import { expect, test } from 'vitest'
 import { ProjectionError, type ProjectionOptions, upcaster } from '../../src/index.ts'
 import { specifyProjection } from '../../src/testing/index.ts'
-import { describeEachPostgres, useDatabase } from '../support/index.ts'
+import { describeEachPostgres, terminateBackends, useDatabase } from '../support/index.ts'
 
 type Added = { type: 'added'; payload: { n: number } }
 
@@ -67,5 +67,22 @@ describeEachPostgres('specifyProjection', (server) => {
     await expect(specification.given([{ type: 'added', payload: { n: 'x' } }]).rows()).rejects.toBeInstanceOf(
       ProjectionError,
     )
+  })
+
+  test('a connection that breaks is an error, and the process lives', async () => {
+    const breaking: ProjectionOptions<Added> = {
+      ...totals,
+      handlers: {
+        added: async (_event, { query }) => {
+          const [row] = (await query<{ pid: number }>('select pg_backend_pid() as pid')).rows
+          await terminateBackends(database(), { where: 'pid = $1', values: [row?.pid] })
+        },
+      },
+    }
+    await expect(
+      specifyProjection(breaking, { database: database().url })
+        .given([added(1), added(2)])
+        .rows(),
+    ).rejects.toThrow(/terminat|not queryable/)
   })
 })
