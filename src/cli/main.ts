@@ -6,3 +6,5 @@ enableCompileCache()
 const { runCommandLine } = await import('./run.ts')
 
 process.exitCode = await runCommandLine(process.argv.slice(2))
+// All is done. What a broker's client still waits for keeps nobody.
+setTimeout(() => process.exit(), 1_000).unref()

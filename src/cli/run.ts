@@ -26,6 +26,9 @@ const exitCodes = { done: 0, failed: 1, wrongUsage: 2 } as const
 /** Errors of the class for wrong input that no other command line would mend. */
 const failures = new Set(['no_privilege', 'server_too_old', 'standby', 'unknown_dead_letter', 'unknown_parked_event'])
 
+/** What runs until it is told to stop, or shows something: ended by a signal it has done its work, whatever that cut short. */
+const endedBySignal = new Set(['demo', 'tail', 'relay', 'events', 'projections', 'status', 'doctor', 'bench'])
+
 /** Every command, in the order of the help. A new one is a line here and a file in commands/. */
 const commands = [
   demoCommand,
@@ -49,11 +52,12 @@ export async function runCommandLine(args: readonly string[]): Promise<number> {
   // Whoever reads our output may stop reading (trunkline status | head).
   process.stdout.on('error', () => undefined)
   const signals = catchSignals()
+  const root = program(signals.signal)
   try {
-    await program(signals.signal).parseAsync(args, { from: 'user' })
+    await root.parseAsync(args, { from: 'user' })
     return exitCodes.done
   } catch (error) {
-    return signals.signal.aborted ? exitCodes.done : report(error)
+    return signals.signal.aborted && endedBySignal.has(root.args[0] ?? '') ? exitCodes.done : report(error)
   } finally {
     signals.release()
   }
