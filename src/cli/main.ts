@@ -9,3 +9,5 @@ const signals = catchSignals()
 const { runCommandLine } = await import('./run.ts')
 
 process.exitCode = await runCommandLine(process.argv.slice(2), signals)
+// All is done. What a broker's client still waits for keeps nobody.
+setTimeout(() => process.exit(), 1_000).unref()

@@ -1,5 +1,5 @@
 import { Command, CommanderError } from 'commander'
-import { InvalidInputError, messageOf } from '../core/index.ts'
+import { InvalidInputError, messageOf, TrunklineError } from '../core/index.ts'
 import { packageVersion } from '../schema/index.ts'
 import { benchCommand } from './commands/bench.ts'
 import { captureCommand } from './commands/capture.ts'
@@ -26,6 +26,9 @@ const exitCodes = { done: 0, failed: 1, wrongUsage: 2 } as const
 /** Errors of the class for wrong input that no other command line would mend. */
 const failures = new Set(['no_privilege', 'server_too_old', 'standby', 'unknown_dead_letter', 'unknown_parked_event'])
 
+/** Whose caller takes 0 for written: a signal that cuts it short is a failure. For all others it is an end like another. */
+const notEndedBySignal = new Set(['emit'])
+
 /** Every command, in the order of the help. A new one is a line here and a file in commands/. */
 const commands = [
   demoCommand,
@@ -48,15 +51,22 @@ const commands = [
 export async function runCommandLine(args: readonly string[], signals: CaughtSignals): Promise<number> {
   // Whoever reads our output may stop reading (trunkline status | head).
   process.stdout.on('error', () => undefined)
+  const root = program(signals.signal)
+  const command = args.find((arg) => root.commands.some((one) => one.name() === arg)) ?? ''
   try {
-    if (signals.signal.aborted) return exitCodes.done
-    await program(signals.signal).parseAsync(args, { from: 'user' })
+    if (signals.signal.aborted) throw stopped()
+    await root.parseAsync(args, { from: 'user' })
     return exitCodes.done
   } catch (error) {
-    return signals.signal.aborted ? exitCodes.done : report(error)
+    return signals.signal.aborted && !notEndedBySignal.has(command) ? exitCodes.done : report(error)
   } finally {
     signals.release()
   }
+}
+
+/** Told to stop while the commands were loaded. */
+function stopped(): TrunklineError {
+  return new TrunklineError('Stopped by a signal before anything was done.', { code: 'stopped', retryable: true })
 }
 
 function program(signal: AbortSignal): Command {

@@ -32,6 +32,9 @@ const networkCodes = new Set([
   'EACCES',
 ])
 
+/** Lock not available, statement cancelled; whole classes: 40, transaction rolled back, and 53, no room (disk, memory, locks). */
+const passing = /^(?:55P03$|57014$|40|53)/
+
 /** SQLSTATE of an error of the server, undefined for anything else. */
 export function sqlStateOf(error: unknown): string | undefined {
   return error instanceof DatabaseError ? error.code : undefined
@@ -51,7 +54,7 @@ export function isConnectionFailure(error: unknown): boolean {
 
 /**
  * What a caller of the library sees of a driver's error: the server's own errors of class TL by their code and hint,
- * connection failures as retryable ConnectionError, the rest with its SQLSTATE.
+ * connection failures as retryable ConnectionError, the rest with its SQLSTATE, retryable where the server may do it another time.
  */
 export function toTrunklineError(error: unknown, doing: string): TrunklineError {
   if (error instanceof TrunklineError) return error
@@ -85,6 +88,7 @@ export function toTrunklineError(error: unknown, doing: string): TrunklineError 
   }
   return new TrunklineError(`${doing}: ${messageOf(error)}`, {
     code: state === undefined ? 'unexpected' : `sqlstate_${state}`,
+    retryable: state !== undefined && passing.test(state),
     hint,
     cause: error,
   })

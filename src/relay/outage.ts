@@ -1,13 +1,21 @@
 import { backoffMs } from '../core/index.ts'
 import type { DeliveryError } from './sink.ts'
 
-/** Codes of failures that say nothing about a delivery: the receiver was not reached, or the call was cut short by ourselves. */
+/**
+ * Codes of failures that say nothing about a delivery: the receiver was not reached, has no room for anything (disk, memory), or the
+ * call was cut short by ourselves.
+ */
 const unreachedCodes = new Set([
   'connection_failed',
   'connection_refused',
   'delivery_timed_out',
+  'file_not_ndjson',
+  'file_not_regular',
+  'file_not_writable',
+  'out_of_memory',
   'output_closed',
   'relay_stopping',
+  'server_cannot_save',
   'sink_not_running',
 ])
 

@@ -98,6 +98,12 @@ export class Relay extends Service {
     this.#run?.reconnect()
   }
 
+  override async stop(): Promise<void> {
+    // Its sink may wait for a receiver that is not there.
+    if (this.state === 'starting') void this.#options.sink.stop().catch(() => undefined)
+    await super.stop()
+  }
+
   protected async onStart(): Promise<void> {
     await this.#context.ready?.()
     this.#run = new RelayRun(this.#context, this.#options, {

@@ -6,6 +6,22 @@ export abstract class BaseSink extends Service implements Sink {
   abstract readonly name: string
   abstract readonly transport: string
   readonly #underWay = new Set<Promise<unknown>>()
+  #stop = new AbortController()
+
+  /** A start under way is given up: its receiver may be what it waits for. */
+  override async stop(): Promise<void> {
+    this.#stop.abort()
+    try {
+      await super.stop()
+    } finally {
+      this.#stop = new AbortController()
+    }
+  }
+
+  /** Aborted when the sink is to stop, for `onStart`. */
+  protected get stopSignal(): AbortSignal {
+    return this.#stop.signal
+  }
 
   async deliver(batch: readonly Delivery[], signal: AbortSignal): Promise<readonly DeliveryOutcome[]> {
     if (this.state !== 'running') {

@@ -48,7 +48,7 @@ export class FileSink extends BaseSink {
   }
 
   protected async onStart(): Promise<void> {
-    using deadline = new Deadline(this.name, this.#timeoutMs, new AbortController().signal)
+    using deadline = new Deadline(this.name, this.#timeoutMs, this.stopSignal)
     await deadline.race(this.#append([], deadline.signal))
   }
 

@@ -1,14 +1,18 @@
+import type { Socket } from 'node:net'
+import { TLSSocket } from 'node:tls'
 import type { Connection, Producer } from '@platformatic/kafka'
 import type * as Client from '@platformatic/kafka'
 
 /** Instances of the client that are ours. */
 const ours = new Set<number>()
+const guarded = new WeakSet<Socket>()
 let isWatching = false
 
 /**
- * Keeps a lost connection from ending the process. @platformatic/kafka 2.12 emits `error` twice on a connection that breaks
- * during the SASL handshake, and only the first is heard: the second is thrown in nobody's stack. It offers no hook for its
- * connections, but announces them on a diagnostics channel, with the instance that they belong to.
+ * Keeps a connection from ending the process. @platformatic/kafka 2.12 emits `error` twice on one that breaks during the SASL
+ * handshake, and only the first is heard; and it throws while it reads from a peer that speaks something else. Both are thrown in
+ * nobody's stack. It offers no hook for its connections, but announces them on a diagnostics channel, with the instance that they
+ * belong to.
  */
 export function guardConnections(
   client: Pick<typeof Client, 'connectionsConnectsChannel'>,
@@ -19,12 +23,32 @@ export function guardConnections(
   isWatching = true
   client.connectionsConnectsChannel.start.subscribe((message) => {
     const { connection } = message as { connection?: Connection }
-    if (connection?.ownerId !== undefined && ours.has(connection.ownerId)) connection.on('error', ignore)
+    if (connection?.ownerId === undefined || !ours.has(connection.ownerId)) return
+    connection.on('error', ignore)
+    // Its socket is made after this, in the same turn of the event loop.
+    queueMicrotask(() => guardSocket(connection.socket))
   })
 }
 
 export function endGuard(producer: Pick<Producer, 'instanceId'>): void {
   ours.delete(producer.instanceId)
+}
+
+function guardSocket(socket: Socket | undefined): void {
+  if (socket === undefined || guarded.has(socket)) return
+  guarded.add(socket)
+  // The client's own listener came first, and has begun to listen for data.
+  socket.once(socket instanceof TLSSocket ? 'secureConnect' : 'connect', () => {
+    for (const listener of socket.listeners('data') as ((chunk: Buffer) => void)[]) {
+      socket.off('data', listener).on('data', (chunk: Buffer) => {
+        try {
+          listener(chunk)
+        } catch (error) {
+          socket.destroy(error as Error)
+        }
+      })
+    }
+  })
 }
 
 function ignore(): void {

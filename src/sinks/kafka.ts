@@ -65,7 +65,7 @@ export class KafkaSink extends BaseSink {
   }
 
   protected async onStart(): Promise<void> {
-    using deadline = new Deadline(this.name, this.#timeoutMs, new AbortController().signal)
+    using deadline = new Deadline(this.name, this.#timeoutMs, this.stopSignal)
     const { place } = this.#url
     await this.#connection.use(deadline, async (producer) => {
       await this.#answered(place, producer.metadata({ topics: place === undefined ? [] : [place] }))

@@ -65,7 +65,7 @@ export class MqttSink extends BaseSink {
   }
 
   protected async onStart(): Promise<void> {
-    using deadline = new Deadline(this.name, this.#timeoutMs, new AbortController().signal)
+    using deadline = new Deadline(this.name, this.#timeoutMs, this.stopSignal)
     await this.#connection.use(deadline, async () => {})
   }
 

@@ -8,6 +8,7 @@ import { deliverByKey } from './by-key.ts'
 import { checkedCount } from './checked-options.ts'
 import { Deadline } from './deadline.ts'
 import { loadClient } from './load-client.ts'
+import { closingOnFailure } from './opened-sockets.ts'
 import { SharedConnection } from './shared-connection.ts'
 
 export interface NatsSinkOptions {
@@ -63,7 +64,7 @@ export class NatsSink extends BaseSink {
   }
 
   protected async onStart(): Promise<void> {
-    using deadline = new Deadline(this.name, this.#timeoutMs, new AbortController().signal)
+    using deadline = new Deadline(this.name, this.#timeoutMs, this.stopSignal)
     await this.#connection.use(deadline, (session) => this.#findStream(session))
   }
 
@@ -158,16 +159,18 @@ export class NatsSink extends BaseSink {
     const { connect, headers } = await loadClient(packages, () => import('@nats-io/transport-node'))
     const { jetstream } = await loadClient(packages, () => import('@nats-io/jetstream'))
     const { servers, username, password, isSecure } = this.#url
-    const connection = await connect({
-      servers: servers.map(({ host, port }) => (host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`)),
-      name: 'trunkline',
-      reconnect: false,
-      timeout: this.#timeoutMs,
-      ...(password === undefined
-        ? username !== undefined && { token: username }
-        : { user: username ?? '', pass: password }),
-      ...(isSecure && { tls: this.#tls ?? {} }),
-    })
+    const connection = await closingOnFailure(() =>
+      connect({
+        servers: servers.map(({ host, port }) => (host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`)),
+        name: 'trunkline',
+        reconnect: false,
+        timeout: this.#timeoutMs,
+        ...(password === undefined
+          ? username !== undefined && { token: username }
+          : { user: username ?? '', pass: password }),
+        ...(isSecure && { tls: this.#tls ?? {} }),
+      }),
+    )
     const session = {
       connection,
       jetStream: jetstream(connection, { timeout: this.#timeoutMs }),

@@ -8,6 +8,7 @@ import { deliverByKey } from './by-key.ts'
 import { checkedCount } from './checked-options.ts'
 import { Deadline } from './deadline.ts'
 import { loadClient } from './load-client.ts'
+import { guardReading } from './rabbitmq-guard.ts'
 import { serverNameOf } from './server-name.ts'
 import { SharedConnection } from './shared-connection.ts'
 
@@ -75,7 +76,7 @@ export class RabbitMqSink extends BaseSink {
   }
 
   protected async onStart(): Promise<void> {
-    using deadline = new Deadline(this.name, this.#timeoutMs, new AbortController().signal)
+    using deadline = new Deadline(this.name, this.#timeoutMs, this.stopSignal)
     await this.#connection.use(deadline, async (session) => {
       if (this.#url.place !== undefined) await this.#findExchange(session, this.#url.place)
     })
@@ -232,6 +233,7 @@ export class RabbitMqSink extends BaseSink {
       noDelay: true,
       connectionName: 'trunkline',
     })
+    guardReading(connection)
     try {
       await untilConnected(connection)
       const channel = await connection.acquire({ emitErrorsFromChannel: true })

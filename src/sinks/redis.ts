@@ -73,7 +73,7 @@ export class RedisSink extends BaseSink {
   }
 
   protected async onStart(): Promise<void> {
-    using deadline = new Deadline(this.name, this.#timeoutMs, new AbortController().signal)
+    using deadline = new Deadline(this.name, this.#timeoutMs, this.stopSignal)
     await this.#connection.use(deadline, async ({ client }) => {
       const { place } = this.#url
       if (place === undefined) return
@@ -139,6 +139,8 @@ export class RedisSink extends BaseSink {
     const session = { client, valueBytesMax: valueBytesMaxDefault }
     // It also keeps a lost connection from ending the process; whoever uses it hears of it.
     client.on('error', () => this.#connection.discard(session))
+    // The client waits for ever for a server that accepts the connection and says nothing.
+    const late = setTimeout(() => client.destroy(), this.#timeoutMs)
     try {
       await client.connect()
       session.valueBytesMax = await askValueBytesMax(client)
@@ -146,6 +148,8 @@ export class RedisSink extends BaseSink {
     } catch (error) {
       if (client.isOpen) client.destroy()
       throw error
+    } finally {
+      clearTimeout(late)
     }
   }
 }

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text as readAll } from 'node:stream/consumers'
@@ -144,6 +145,31 @@ describeEachPostgres('trunkline relay', (server) => {
     })
     expect(await trunkline([...common, '--name', 'x', '--sink', 'mine', '--table', 'nowhere'])).toMatchObject({
       code: 2,
+    })
+  })
+
+  test('SIGTERM while it starts: relay gives up soon; emit, which has emitted nothing, does not end as if it had', async () => {
+    const database = await prepareDatabase(server)
+    const mute = createServer((socket) => void socket.resume().on('error', () => undefined)).listen(0, '127.0.0.1')
+    onTestFinished(() => void mute.close())
+    await once(mute, 'listening')
+    const { port } = mute.address() as AddressInfo
+    const stopWhenConnected = async (args: readonly string[]): Promise<Run & { ms: number }> => {
+      let pid = 0
+      const running = trunkline(args, { onStart: (started) => (pid = started) })
+      await once(mute, 'connection')
+      const since = performance.now()
+      process.kill(pid, 'SIGTERM')
+      return { ...(await running), ms: performance.now() - since }
+    }
+    const relay = ['relay', '--name', 'x', '--url', database.url]
+    const stopped = await stopWhenConnected([...relay, '--sink', `redis://127.0.0.1:${port}/t`])
+    expect(stopped).toMatchObject({ code: 0, stdout: '' })
+    expect(stopped.ms).toBeLessThan(15_000)
+    const emit = ['emit', '--topic', 'order', '--payload', '1', '--url', `postgres://u@127.0.0.1:${port}/db`]
+    expect(await stopWhenConnected(emit)).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('connection timeout') as string,
     })
   })
 })

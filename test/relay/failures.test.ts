@@ -1,4 +1,8 @@
+import { mkdir, readFile, rename } from 'node:fs/promises'
+import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { FileSink } from '../../src/sinks/index.ts'
+import { scratchDirectory } from '../sinks/scratch.ts'
 import { describeEachPostgres, eventually } from '../support/index.ts'
 import { emitAll, failing, linesFormat, open, prepareDatabase, quick, RecordingSink } from './relaying.ts'
 
@@ -278,5 +282,34 @@ describeEachPostgres('relay: failures', (server) => {
     expect([sink.of('a'), passed]).toEqual([[1, 2], ['not for us']])
     const [letter] = await trunkline.deadLetters.list()
     expect(letter).toMatchObject({ errorCode: 'encode_failed', key: 'a' })
+  })
+
+  test('a file that cannot be written for long: nothing is counted, nothing is given up', async () => {
+    const database = await prepareDatabase(server)
+    const directory = join(await scratchDirectory(), 'out')
+    const path = join(directory, 'events.ndjson')
+    await mkdir(directory)
+    const relay = open(database.url).relay(quick({ sink: new FileSink({ path }), attemptsMax: 2 }))
+    const errors: string[] = []
+    relay.on('error', (error) => errors.push(error.message))
+    await relay.start()
+    await emitAll(database, [['a', 1]])
+    await relay.drained()
+    await rename(directory, `${directory}.away`)
+    await emitAll(database, [
+      ['a', 2],
+      ['a', 3],
+      ['b', 4],
+    ])
+    await eventually(() => errors.length > 0, { what: 'it is told' })
+    await new Promise((resolve) => setTimeout(resolve, 1_000))
+    expect(await database.query('select from trunkline.failed_delivery')).toEqual([])
+    await rename(`${directory}.away`, directory)
+    await relay.drained()
+    const lines = (await readFile(path, 'utf8')).trim().split('\n')
+    const payloads = lines.map((line) => (JSON.parse(line) as { payload: number }).payload)
+    expect(payloads.toSorted((a, b) => a - b)).toEqual([1, 2, 3, 4])
+    expect(payloads.indexOf(2)).toBeLessThan(payloads.indexOf(3))
+    expect(errors).toEqual([expect.stringContaining('ENOENT')])
   })
 })

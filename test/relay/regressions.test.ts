@@ -351,4 +351,37 @@ describeEachPostgres('relay: what went wrong once', (server) => {
     await relay.drained()
     expect(sink.of('a')).toEqual(['bad', 1, 2, 3])
   })
+
+  test('a statement that the server cancels, or has no room for, is tried again: the relay is not broken', async () => {
+    const database = await prepareDatabase(server)
+    const sink = new RecordingSink()
+    const relay = open(database.url).relay(quick({ sink }))
+    const failures: unknown[] = []
+    relay.on('error', () => failures.push(relay.failure))
+    await relay.start()
+    await emitAll(database, [['a', 1]])
+    await relay.drained()
+    const blocker = await database.connect('admin')
+    await blocker.query('begin; lock table trunkline.log_0, trunkline.log_1, trunkline.log_2 in access exclusive mode')
+    const drained = relay.drained()
+    await eventually(
+      async () =>
+        (
+          await database.adminQuery(
+            `select pg_cancel_backend(a.pid) from (
+               select pid from pg_stat_activity where application_name = 'trunkline relay read' and wait_event_type = 'Lock'
+                 and datname = current_database() offset 0
+             ) as a`,
+          )
+        ).length > 0,
+      { what: 'it is cancelled', ...waitMs },
+    )
+    await eventually(() => failures.length > 0, { what: 'it is told', ...waitMs })
+    await blocker.query('rollback')
+    await emitAll(database, [['a', 2]])
+    expect(await drained).toBe(true)
+    await relay.drained()
+    expect(failures).toEqual([undefined])
+    expect(sink.of('a')).toEqual([1, 2])
+  })
 })

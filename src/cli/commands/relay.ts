@@ -87,6 +87,8 @@ async function run(relay: Relay, context: CommandContext, options: Options): Pro
   })
   const output = closedOutput(options.sink)
   const signal = AbortSignal.any([context.signal, output])
+  // Also while it starts.
+  context.signal.addEventListener('abort', () => void relay.stop())
   await relay.start()
   try {
     if (options.once === true) await relay.drained(signal)

@@ -27,11 +27,7 @@ export class Writer {
 
   async run(job: Job): Promise<Written> {
     // The server is killed meanwhile; what a failure left of a transaction goes with its connection.
-    return withClient(
-      this.#pool,
-      (client) => this.#runOn(client, job),
-      { isReusable: () => false },
-    )
+    return withClient(this.#pool, (client) => this.#runOn(client, job), { isReusable: () => false })
   }
 
   async #runOn(client: PoolClient, job: Job): Promise<Written> {
