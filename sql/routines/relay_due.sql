@@ -11,7 +11,7 @@ as $function$
 declare
   -- So many wait for their first attempt, and so many in all, before more are taken up.
   fresh_max constant integer := 500;
-  retry_max constant integer := 5000;
+  retry_max constant integer := 1000;
   -- What waits behind another one has the time infinity; as a bound the index takes it, as a condition of two parts it does not.
   last constant timestamptz := case when thorough then 'infinity' else now() + interval '1000 years' end;
   own constant smallint[] := array(select s.slot from relay_slot as s where s.relay = in_relay and s.owner = in_owner);

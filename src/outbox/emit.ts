@@ -63,6 +63,12 @@ function checkedText(name: string, value: unknown, isRequired?: 'required'): str
     throw invalid(`${name} is a ${typeof value}, expected a string`, `Pass String(${name}).`)
   if (value.includes('\0'))
     throw invalid(`${name} contains a zero character`, 'PostgreSQL has no such text; leave it out.')
+  // As UTF-8 all of them are the same character, and different keys were one.
+  if (!value.isWellFormed())
+    throw invalid(
+      `${name} is a text with half of a surrogate pair`,
+      'UTF-8 has no such text: cut texts between characters.',
+    )
   return value
 }
 

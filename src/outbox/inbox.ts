@@ -1,5 +1,5 @@
 import { type Connection, toQueryable } from '../adapters/index.ts'
-import { InvalidInputError, TrunklineError } from '../core/index.ts'
+import { InvalidInputError, shown, TrunklineError } from '../core/index.ts'
 import { type Queryable, quoteIdentifier, sqlStateOf, toTrunklineError } from '../postgres/index.ts'
 
 /** Messages that one step of cleaning forgets, at most. */
@@ -30,9 +30,9 @@ export class Inbox {
   async once(tx: Connection, consumer: string, messageId: string, handler: () => unknown): Promise<boolean> {
     const db = toQueryable(tx, 'inbox.once', 'invalid_argument')
     for (const [name, value] of Object.entries({ consumer, messageId })) {
-      if (typeof value === 'string' && value !== '' && !value.includes('\0')) continue
+      if (typeof value === 'string' && value !== '' && !value.includes('\0') && value.isWellFormed()) continue
       throw new InvalidInputError(
-        `inbox.once: ${name} is ${JSON.stringify(value)}, expected a text that is not empty.`,
+        `inbox.once: ${name} is ${shown(value)}, expected a text that is not empty, of whole characters.`,
         {
           code: 'invalid_argument',
           hint: 'The message id is what the sender sends as id: the header of the broker, or webhook-id.',
@@ -89,7 +89,7 @@ export class Inbox {
     } catch (error) {
       const state = sqlStateOf(error)
       if (state !== '3F000' && state !== '42883')
-        throw toTrunklineError(error, `Claiming message ${messageId} for ${consumer}`)
+        throw toTrunklineError(error, `Claiming message ${shown(messageId)} for ${consumer}`)
       throw new TrunklineError(`Claiming a message: schema "${this.#schema}" has no inbox.`, {
         code: 'schema_missing',
         hint: 'Run: trunkline migrate (or call migrate()) as the owner of the schema.',

@@ -1,5 +1,6 @@
 import { hostname } from 'node:os'
 import { InvalidInputError, type Logger } from '../core/index.ts'
+import { parsePosition } from '../log/index.ts'
 import type { Format } from './format.ts'
 import type { Sink } from './sink.ts'
 
@@ -83,9 +84,10 @@ const integers = {
   failedMax: [1, 10_000_000],
 } as const
 
-/** @throws InvalidInputError `invalid_option`, naming the option. */
+/** @throws InvalidInputError `invalid_option`, naming the option; `invalid_position`. */
 export function checkRelayOptions(options: RelayOptions, logger: Logger): CheckedRelayOptions {
   checkName(options.name)
+  checkFrom(options.from)
   for (const [name, [least, most]] of Object.entries(integers)) {
     const value = options[name as keyof typeof integers]
     if (value !== undefined && !(Number.isInteger(value) && value >= least && value <= most)) {
@@ -134,6 +136,11 @@ function checkName(name: unknown): void {
     typeof name === 'string' ? `name has ${name.length} characters` : `name is a ${typeof name}`,
     `Name the relay, with 1 to ${relayNameMax} characters: its place in the log is kept under it.`,
   )
+}
+
+/** Found here, and not by the database: it is a mistake of its writer. */
+function checkFrom(from: string = 'beginning'): void {
+  if (from !== 'beginning' && from !== 'now') parsePosition(from)
 }
 
 function emptyToUndefined(names: readonly string[] | undefined): readonly string[] | undefined {

@@ -143,6 +143,10 @@ describeEachPostgres('trunkline relay', (server) => {
     expect(await trunkline([...common, '--name', 'x', '--sink', 'mine', '--concurrency', '0'])).toMatchObject({
       code: 2,
     })
+    expect(await trunkline([...common, '--name', 'x', '--sink', 'mine', '--from', 'yesterday'])).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('"yesterday" is no position') as string,
+    })
     expect(await trunkline([...common, '--name', 'x', '--sink', 'mine', '--table', 'nowhere'])).toMatchObject({
       code: 2,
     })

@@ -140,6 +140,13 @@ describeEachPostgres('emit', (server) => {
     expect(await eventsOf('json')).toMatchObject([{ payload: JSON.parse(JSON.stringify(payload)) as unknown }])
   })
 
+  test('refuses half of a surrogate pair, of which UTF-8 makes one and the same character', async () => {
+    const client = await database().connect()
+    for (const wrong of [{ key: 'a\ud800' }, { topic: '\udfff' }, { type: '\ud800' }]) {
+      await expect(emit(client, schema, { ...event, ...wrong })).rejects.toMatchObject({ code: 'invalid_event' })
+    }
+  })
+
   test('tells what is missing', async () => {
     const client = await database().connect()
     await expect(emit(client, 'nowhere', event)).rejects.toMatchObject({ code: 'schema_missing' })

@@ -115,6 +115,8 @@ describeEachPostgres('inbox', (server) => {
     await client.query('rollback')
     await client.query('begin')
     await expect(inbox.once(client, '', 'x', () => undefined)).rejects.toMatchObject({ code: 'invalid_argument' })
+    // As UTF-8 it would be the same message as another one.
+    await expect(inbox.once(client, 'c', '\ud800', () => undefined)).rejects.toMatchObject({ code: 'invalid_argument' })
     await client.query('rollback')
     await expect(inbox.once(undefined as never, 'c', 'x', () => undefined)).rejects.toMatchObject({
       code: 'invalid_argument',

@@ -141,6 +141,11 @@ describeEachPostgres('relay', (server) => {
         expect.objectContaining({ code: 'invalid_option' }),
       )
     }
+    for (const from of ['yesterday', '1/2/3', '']) {
+      expect(() => trunkline.relay(quick({ sink, from }))).toThrow(
+        expect.objectContaining({ code: 'invalid_position' }),
+      )
+    }
     expect(() => trunkline.relay({ name: 'x', sink: 'pigeon://roof' })).toThrow(
       expect.objectContaining({ code: 'unknown_sink_scheme' }),
     )
