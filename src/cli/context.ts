@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import pg from 'pg'
 import { InvalidInputError, type Logger } from '../core/index.ts'
-import { configFromUrl, type Queryable } from '../postgres/index.ts'
+import { configFromUrl, guardAgainstHugeValues, type Queryable } from '../postgres/index.ts'
 import type { Sink } from '../relay/index.ts'
 import { type ReplicaOptions, replicaUrlsFromEnvironment, type RoutingOptions } from '../routing/index.ts'
 import { loadConfigFile, type ProjectionsConfig } from './config-file.ts'
@@ -98,6 +98,7 @@ function openPool(flag: string | undefined, configured: string | undefined, name
     ...configFromUrl(url, source),
   })
   pool.on('error', (error) => logger.debug('A connection broke.', { error }))
+  pool.on('connect', guardAgainstHugeValues)
   return pool
 }
 
