@@ -3697,7 +3697,32 @@ CREATE OR REPLACE FUNCTION trunkline.table_fingerprint(table_oid oid)
  STABLE
  SET search_path TO 'pg_catalog', 'trunkline', 'pg_temp'
 AS $function$
+declare
+  types text;
 begin
+  -- Labels of an enum and attributes of a composite change what every row shows. 16384: the first oid that is not the
+  -- server's own. Few tables have such types, and the others are spared this.
+  if exists (select from pg_attribute as a where a.attrelid = table_oid and a.atttypid >= 16384 and not a.attisdropped) then
+    types := (
+      with recursive used (type) as (
+        select a.atttypid from pg_attribute as a where a.attrelid = table_oid and a.atttypid >= 16384 and not a.attisdropped
+        union
+        select n.type from used as u
+        cross join lateral (
+          select case t.typtype when 'd' then t.typbasetype else t.typelem end from pg_type as t where t.oid = u.type
+          union all
+          select a.atttypid from pg_type as t join pg_attribute as a on a.attrelid = t.typrelid
+          where t.oid = u.type and a.attnum > 0 and not a.attisdropped
+        ) as n (type)
+        where n.type >= 16384
+      )
+      select string_agg(concat_ws(' ', u.type,
+        (select string_agg(concat_ws(' ', e.oid, e.enumlabel), ',' order by e.oid) from pg_enum as e where e.enumtypid = u.type),
+        (select string_agg(concat_ws(' ', a.attnum, a.attname, a.xmin), ',' order by a.attnum)
+          from pg_type as t join pg_attribute as a on a.attrelid = t.typrelid where t.oid = u.type and a.attnum > 0)
+      ), ',' order by u.type) from used as u
+    );
+  end if;
   return (
     select md5(concat_ws('|',
       -- Installed anew: what was written before has no place in this log.
@@ -3707,6 +3732,7 @@ begin
       -- xmin: a column may have got other values without another type (ALTER COLUMN … TYPE … USING, SET EXPRESSION).
       (select string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod, a.xmin), ',' order by a.attnum)
         from pg_attribute as a where a.attrelid = table_oid and a.attnum > 0 and not a.attisdropped),
+      types,
       (select i.indkey::text from pg_index as i where i.indrelid = table_oid and i.indisprimary),
       -- A partition that came later has no trigger on TRUNCATE (32), which gives it another file.
       (select string_agg(concat_ws(' ', t.relation, c.relfilenode), ',' order by t.relation)

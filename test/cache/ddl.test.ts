@@ -75,6 +75,28 @@ describeEachPostgres('a cache during DDL', (server) => {
     expect(cache.get(1)).toMatchObject({ n: 11, name: 'A' })
   })
 
+  test('a type changes: labels of an enum, also in arrays and as a key, attributes of a composite', async () => {
+    await run(
+      "create type mood as enum ('sad', 'glad')",
+      'create type pair as (a integer, mood mood)',
+      'create domain moody as mood[]',
+      'create table typed (mood mood primary key, pair pair, moods moody)',
+      "insert into typed values ('sad', (1, 'sad'), '{sad,glad}')",
+    )
+    const cache = await cached('typed')
+    for (const statement of [
+      "alter type mood rename value 'sad' to 'blue'",
+      "update typed set moods = '{}'",
+      'alter type pair add attribute b text',
+      "alter type mood add value 'so-so'",
+    ]) {
+      await run(statement)
+      await cache.fresh()
+      await expectEqualToSelect(cache, database(), 'select * from typed')
+    }
+    expect(cache.get('blue')).toMatchObject({ pair: '(1,blue,)' })
+  })
+
   test('nobody has to ask: a column that comes is there after the next look at tables', async () => {
     const cache = await prepare('unasked')
     await run("alter table unasked add column note text default 'new'")
