@@ -1,5 +1,6 @@
 export { backoffMs } from './backoff.ts'
 export { ConnectionError, InvalidInputError, messageOf, TrunklineError, type TrunklineErrorOptions } from './errors.ts'
+export { guardData } from './guard-data.ts'
 export { JsonText, jsonText } from './json.ts'
 export { type Logger, silentLogger } from './logger.ts'
 export { Pause, pause, withTimeout } from './pause.ts'

@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream'
 import type { ClientBase } from 'pg'
-import { TrunklineError } from '../core/index.ts'
+import { guardData, TrunklineError } from '../core/index.ts'
 
 const code = 'value_too_large'
 
@@ -9,8 +9,6 @@ export function isTooLarge(error: unknown): boolean {
   return error instanceof TrunklineError && error.code === code
 }
 
-const guarded = new WeakSet<Duplex>()
-
 /**
  * The driver makes a string of each value, and JavaScript has none of more than 512 MB: it throws where the socket's data
  * arrive, which nobody can catch and which ends the process. With this the connection breaks instead, and the statement
@@ -18,25 +16,14 @@ const guarded = new WeakSet<Duplex>()
  */
 export function guardAgainstHugeValues(client: ClientBase): void {
   const stream = (client as unknown as { connection?: { stream?: Duplex } }).connection?.stream
-  if (stream === undefined || guarded.has(stream)) return
-  guarded.add(stream)
-  for (const listener of stream.listeners('data')) {
-    stream.off('data', listener as (chunk: unknown) => void)
-    stream.on('data', (chunk) => {
-      try {
-        listener.call(stream, chunk)
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== 'ERR_STRING_TOO_LONG') throw error
-        stream.destroy(tooLarge(error))
-      }
-    })
-  }
+  if (stream !== undefined) guardData(stream, tooLarge)
 }
 
-function tooLarge(cause: unknown): TrunklineError {
+function tooLarge(thrown: unknown): TrunklineError | undefined {
+  if ((thrown as NodeJS.ErrnoException).code !== 'ERR_STRING_TOO_LONG') return undefined
   return new TrunklineError('A value has more than 512 MB as text, which JavaScript cannot hold.', {
     code,
     hint: 'Leave its column out (columns of a cache, exclude of a capture).',
-    cause,
+    cause: thrown,
   })
 }

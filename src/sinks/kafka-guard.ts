@@ -2,10 +2,10 @@ import type { Socket } from 'node:net'
 import { TLSSocket } from 'node:tls'
 import type { Connection, Producer } from '@platformatic/kafka'
 import type * as Client from '@platformatic/kafka'
+import { guardData } from '../core/index.ts'
 
 /** Instances of the client that are ours. */
 const ours = new Set<number>()
-const guarded = new WeakSet<Socket>()
 let isWatching = false
 
 /**
@@ -35,20 +35,10 @@ export function endGuard(producer: Pick<Producer, 'instanceId'>): void {
 }
 
 function guardSocket(socket: Socket | undefined): void {
-  if (socket === undefined || guarded.has(socket)) return
-  guarded.add(socket)
   // The client's own listener came first, and has begun to listen for data.
-  socket.once(socket instanceof TLSSocket ? 'secureConnect' : 'connect', () => {
-    for (const listener of socket.listeners('data') as ((chunk: Buffer) => void)[]) {
-      socket.off('data', listener).on('data', (chunk: Buffer) => {
-        try {
-          listener(chunk)
-        } catch (error) {
-          socket.destroy(error as Error)
-        }
-      })
-    }
-  })
+  socket?.once(socket instanceof TLSSocket ? 'secureConnect' : 'connect', () =>
+    guardData(socket, (thrown) => thrown as Error),
+  )
 }
 
 function ignore(): void {
