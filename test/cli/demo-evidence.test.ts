@@ -1,6 +1,9 @@
 import { describe, expect, test } from 'vitest'
 import { Arrivals } from '../../src/cli/demo/arrivals.ts'
+import { type DeliveriesEvent } from '../../src/cli/demo/events.ts'
+import { Figures } from '../../src/cli/demo/figures.ts'
 import { fingerprintOf } from '../../src/cli/demo/fingerprint.ts'
+import { Latencies } from '../../src/cli/demo/latencies.ts'
 import { type DemoTable } from '../../src/cli/demo/tables.ts'
 import { type Violation, Visibility } from '../../src/cli/demo/visibility.ts'
 
@@ -52,6 +55,30 @@ describe('what the demo notices', () => {
     expect(arrivals.repeated).toBe(2)
     expect(arrivals.check(new Set([1, 2, 3, 4]))).toEqual({ lost: 0, invented: 0, outOfOrder: 1 })
     expect(arrivals.check(new Set([1, 2, 3, 5]))).toEqual({ lost: 1, invented: 1, outOfOrder: 1 })
+  })
+
+  test('the result counts deliveries as they were at the last check, not those of orders that came after it', () => {
+    const figures = new Figures()
+    const delivered = (orders: number): DeliveriesEvent['file'] => ({
+      orders,
+      repeated: 0,
+      ms: new Latencies().percentiles(),
+    })
+    const arrived = { lost: 0, invented: 0, outOfOrder: 0, repeated: 0 }
+    figures.add({ event: 'deliveries', webhook: delivered(5), file: delivered(5) })
+    figures.add({
+      event: 'order-check',
+      after: 'the end',
+      orders: 5,
+      rollbacks: 0,
+      webhook: arrived,
+      file: arrived,
+      billed: { orders: 5, wrong: 0, outOfOrder: 0 },
+      differences: 0,
+      checkMs: 1,
+    })
+    figures.add({ event: 'deliveries', webhook: delivered(8), file: delivered(7) })
+    expect(figures.result(1)).toMatchObject({ orders: 5, webhook: { orders: 5 }, file: { orders: 5 } })
   })
 
   test('fingerprints do not depend on the order of rows, and do on every value, type and column', () => {

@@ -142,6 +142,8 @@ export class Deliveries {
     const orders = await this.#untilArrived(signal)
     const [webhook, file] = [this.#webhook.check(orders), this.#file.check(orders)]
     const billed = await this.#billed()
+    // Before there are new orders: the figures are of those that were compared.
+    this.#tell(this.figures())
     this.#orders.open()
     const arrived = [webhook, file].map(({ lost, invented, outOfOrder }) => lost + invented + outOfOrder)
     return {

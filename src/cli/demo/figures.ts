@@ -20,7 +20,9 @@ export class Figures {
   #differences = 0
   #violations = 0
   #orders = 0
+  /** The last that was told, and that of the last check. */
   #deliveries: Pick<DeliveriesEvent, 'webhook' | 'file'> = { webhook: noDeliveries, file: noDeliveries }
+  #compared = this.#deliveries
 
   add(event: DemoEvent): void {
     if (isOfOrders(event)) return this.#addOrders(event)
@@ -73,8 +75,8 @@ export class Figures {
       latencyMs: this.#latencies.small.percentiles(),
       bulkLatencyMs: this.#latencies.bulk.percentiles(),
       orders: this.#orders,
-      webhook: this.#deliveries.webhook,
-      file: this.#deliveries.file,
+      webhook: this.#compared.webhook,
+      file: this.#compared.file,
       faults: this.#faults,
       checks: this.#checks,
       differences: this.#differences,
@@ -89,6 +91,7 @@ export class Figures {
       return
     }
     this.#orders = event.orders
+    this.#compared = this.#deliveries
     this.#differences += event.differences
   }
 

@@ -44,5 +44,4 @@ export async function check(stage: Stage, after: string): Promise<void> {
     stage.tell({ event: 'difference', ...where, expected: expected ?? null, found: found ?? null })
   }
   stage.tell(await stage.deliveries.check(after, stage.signal))
-  stage.tell(stage.deliveries.figures())
 }
