@@ -90,6 +90,7 @@ export {
   LogReader,
   type LogReaderOptions,
   type Operation,
+  type TopicSelection,
 } from './log/index.ts'
 export { type EmitConnection, Inbox, inboxCleanStep, JsonText, type OutboxEvent } from './outbox/index.ts'
 export type { Queryable } from './postgres/index.ts'

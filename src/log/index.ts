@@ -5,6 +5,7 @@ export type { KeyColumn, TableDescription, TableSelection } from './table-descri
 export type { TableSubscription } from './table-subscription.ts'
 export { type Change, type ChangedColumn, type ChangedTable, type Operation, tableOf } from './change.ts'
 export { type Batch, LogReader, type LogReaderOptions } from './log-reader.ts'
+export type { TopicSelection } from './reader-topics.ts'
 export { afterFailOver, formatPosition, parsePosition, type Position, positionAt } from './position.ts'
 export { comparePositions, compareSnapshots, earliestPosition, isCovered } from './position-order.ts'
 export { loadCheckpoint, removeCheckpoint, saveCheckpoint } from './reader-checkpoint.ts'

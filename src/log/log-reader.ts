@@ -6,7 +6,7 @@ import { ChangeDecoder, type Decoding } from './reader-decoder.ts'
 import { readerError } from './reader-errors.ts'
 import { readHead } from './reader-head.ts'
 import { fetchPage, type Page, type PageRow } from './reader-page.ts'
-import { resolveTopics } from './reader-topics.ts'
+import { resolveTopics, type TopicSelection } from './reader-topics.ts'
 
 /** Default of `pageRowsMax`. */
 const pageRowsDefault = 1_000
@@ -21,12 +21,15 @@ export interface LogReaderOptions {
    * read before.
    */
   readonly from: string
-  /** Captured tables, as in SQL. Neither tables nor topics: everything, also what appears later. */
+  /**
+   * Captured tables, as in SQL; one that is dropped, made anew under its name and captured goes on. Neither tables nor topics:
+   * everything, also what appears later.
+   */
   readonly tables?: readonly string[] | undefined
   /** Topics of events; the topic of a captured table is its `schema.table`. */
   readonly topics?: readonly string[] | undefined
-  /** In place of both: `topicIds` of a reader that was opened before, whatever their names are by now. */
-  readonly topicIds?: readonly string[] | undefined
+  /** In place of both: `selection` of a reader that was opened before, whatever the names of its tables are by now. */
+  readonly selection?: TopicSelection | undefined
   /**
    * `typed` (default): `old` and `new` hold what a SELECT of the table's columns through the same driver gives. `json`: what
    * their JSON holds, with every digit (int8 and numeric are strings); it also reads tables that were dropped.
@@ -87,8 +90,8 @@ export class LogReader {
       const head = await readHead(queryable, schema)
       if (given !== undefined) checkIdentity(given, head.identity)
       const from = options.from === 'now' ? head.snapshot : emptySnapshot
-      const topicIds = options.topicIds ?? (await resolveTopics(queryable, schema, options))
-      const decoder = new ChangeDecoder(queryable, schema, options.decoding ?? 'typed', topicIds)
+      const selection = options.selection ?? (await resolveTopics(queryable, schema, options))
+      const decoder = new ChangeDecoder(queryable, schema, options.decoding ?? 'typed', selection)
       return new LogReader(queryable, decoder, given ?? { identity: head.identity, from }, options)
     } catch (error) {
       throw readerError(error, schema)
@@ -100,9 +103,9 @@ export class LogReader {
     return formatPosition(this.#position)
   }
 
-  /** Ids of the topics it reads; undefined: all. */
-  get topicIds(): readonly string[] | undefined {
-    return this.#decoder.topicIds
+  /** What it reads; undefined: all. */
+  get selection(): TopicSelection | undefined {
+    return this.#decoder.selection
   }
 
   /** What has been read: everything that this snapshot sees (and inside of a step, the beginning of what comes after it). */
@@ -209,7 +212,7 @@ export class LogReader {
       from,
       to,
       afterId,
-      topicIds: this.#decoder.topicIds,
+      topics: this.#decoder.selection,
       rowsMax,
       bytesMax: this.#pageBytesMax,
     })

@@ -3,7 +3,7 @@ import { type Change, messageIdOf, operationOf, rememberTable } from './change.t
 import { decodeImage, keyOf, parseExact } from './decode-json.ts'
 import { planTyped, type TypedPlan, type TypedTable } from './decode-typed.ts'
 import { type PageRow, pageStatement } from './reader-page.ts'
-import { describeTopics, type TopicDescription } from './reader-topics.ts'
+import { describeTopics, type TopicDescription, type TopicSelection } from './reader-topics.ts'
 
 /** `typed`: as a SELECT through the driver; `json`: as JSON with every digit. */
 export type Decoding = 'typed' | 'json'
@@ -13,16 +13,16 @@ export class ChangeDecoder {
   readonly schema: string
   readonly decoding: Decoding
   /** Undefined: all. */
-  readonly topicIds: readonly string[] | undefined
+  readonly selection: TopicSelection | undefined
   readonly #queryable: Queryable
   #topics: Map<string, TopicDescription> | undefined
   #plan: TypedPlan | undefined
 
-  constructor(queryable: Queryable, schema: string, decoding: Decoding, topicIds: readonly string[] | undefined) {
+  constructor(queryable: Queryable, schema: string, decoding: Decoding, selection: TopicSelection | undefined) {
     this.#queryable = queryable
     this.schema = schema
     this.decoding = decoding
-    this.topicIds = topicIds
+    this.selection = selection
   }
 
   /** The statement that reads pages as this decoder takes them. */
@@ -34,7 +34,7 @@ export class ChangeDecoder {
 
   /** Describes all topics again. */
   async describeAnew(): Promise<void> {
-    const topics = await describeTopics(this.#queryable, this.schema, this.topicIds)
+    const topics = await describeTopics(this.#queryable, this.schema, this.selection?.ids)
     this.#take(new Map(topics.map((topic) => [topic.id, topic])))
   }
 

@@ -1,5 +1,6 @@
 import { formatSnapshot, type Queryable, quoteIdentifier, type Snapshot } from '../postgres/index.ts'
 import type { TypedPlan } from './decode-typed.ts'
+import type { TopicSelection } from './reader-topics.ts'
 
 /** What `log_page` is asked for. */
 export interface PageRequest {
@@ -7,7 +8,7 @@ export interface PageRequest {
   readonly to: Snapshot | undefined
   readonly afterId: bigint
   /** Undefined: all. */
-  readonly topicIds: readonly string[] | undefined
+  readonly topics: TopicSelection | undefined
   readonly rowsMax: number
   readonly bytesMax: number
 }
@@ -51,7 +52,7 @@ export interface Page {
 
 /** The statement that reads a page; with a plan it decodes images to typed values. One statement: no session state. */
 export function pageStatement(schema: string, plan: TypedPlan | undefined): string {
-  const source = `${quoteIdentifier(schema)}.log_page($1::text::txid_snapshot, $2::text::txid_snapshot, $3::bigint, $4::bigint[], $5::integer, $6::bigint) as p`
+  const source = `${quoteIdentifier(schema)}.log_page($1::text::txid_snapshot, $2::text::txid_snapshot, $3::bigint, ${topicsOf(schema)}, $5::integer, $6::bigint) as p`
   if (plan === undefined) return `select ${envelope('p')}, p.old::text, p.new::text from ${source}`
   const typed = `q.topic in (${[...plan.tables.keys(), 'null'].join(', ')})`
   // OFFSET 0: an image is decoded once and not once for each of its columns.
@@ -60,6 +61,19 @@ export function pageStatement(schema: string, plan: TypedPlan | undefined): stri
     `q.old is not null as has_old, q.new is not null as has_new, ${plan.key} as key_image${plan.slots} ` +
     `from (select p.*${plan.records} from ${source} offset 0) as q`
   )
+}
+
+/**
+ * Ids by the snapshot of the page: where it sees changes of a table that was made anew, it sees the table's topic, too. A table
+ * that is gone has the name that it was captured under.
+ */
+function topicsOf(schema: string): string {
+  return `case when $4::bigint[] is null or $7::text[] = '{}' then $4::bigint[] else array(
+    select unnest($4::bigint[]) union
+    select t.id from ${quoteIdentifier(schema)}.topic as t
+    left join pg_class as c on c.oid = t.relation left join pg_namespace as n on n.oid = c.relnamespace
+    where t.relation is not null and coalesce(n.nspname || '.' || c.relname, t.name) = any ($7::text[])
+  ) end`
 }
 
 function envelope(alias: string): string {
@@ -74,9 +88,10 @@ export async function fetchPage(queryable: Queryable, statement: string, request
     formatSnapshot(request.from),
     request.to === undefined ? null : formatSnapshot(request.to),
     String(request.afterId),
-    request.topicIds ?? null,
+    request.topics?.ids ?? null,
     request.rowsMax,
     request.bytesMax,
+    request.topics?.tables ?? [],
   ])
   const last = rows.at(-1)
   if (last?.payload === undefined || last.payload === null) throw new Error('log_page() gave no last row.')

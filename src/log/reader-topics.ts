@@ -41,23 +41,34 @@ export interface TopicDescription {
   readonly signature: string
 }
 
-/** Tables and topics that a reader is to read, resolved to ids; undefined: all. Throws for a table that was never captured. */
+/** What a reader reads. */
+export interface TopicSelection {
+  readonly ids: readonly string[]
+  /** `schema.table`: each captured table of such a name, also one that is dropped and made anew while it is read. */
+  readonly tables: readonly string[]
+}
+
+/** Tables and topics that a reader is to read; undefined: all. Throws for a table that was never captured. */
 export async function resolveTopics(
   queryable: Queryable,
   schema: string,
   wanted: { readonly tables?: readonly string[] | undefined; readonly topics?: readonly string[] | undefined },
-): Promise<string[] | undefined> {
+): Promise<TopicSelection | undefined> {
   if (wanted.tables === undefined && wanted.topics === undefined) return undefined
   const s = quoteIdentifier(schema)
   const ids: string[] = []
+  // The topic of a captured table has a dot; one of events may.
+  const names = (wanted.topics ?? []).filter((topic) => topic.includes('.'))
   for (const table of wanted.tables ?? []) {
-    const { rows } = await queryable.query<{ id: string | null }>(
-      `select t.id::text from ${s}.find_table($1) as f left join ${s}.topic as t on t.relation = f`,
+    const { rows } = await queryable.query<{ id: string; name: string }>(
+      `select t.id::text, n.nspname || '.' || c.relname as name from ${s}.find_table($1) as f join ${s}.topic as t on t.relation = f
+       join pg_class as c on c.oid = f join pg_namespace as n on n.oid = c.relnamespace`,
       [table],
     )
-    const id = rows[0]?.id
-    if (id === undefined || id === null) throw notCaptured(table)
-    ids.push(id)
+    const [found] = rows
+    if (found === undefined) throw notCaptured(table)
+    ids.push(found.id)
+    names.push(found.name)
   }
   const { rows } = await queryable.query<{ id: string }>(
     `select hashtextextended(n, 0)::text as id from unnest($1::text[]) as n
@@ -66,7 +77,7 @@ export async function resolveTopics(
      where n.nspname || '.' || c.relname = any ($1)`,
     [wanted.topics ?? []],
   )
-  return [...new Set([...ids, ...rows.map((row) => row.id)])]
+  return { ids: [...new Set([...ids, ...rows.map((row) => row.id)])], tables: [...new Set(names)] }
 }
 
 interface TopicRow {

@@ -47,7 +47,7 @@ export class RelayRun {
   readonly #idle = new Pause()
   readonly #saveWake = new Pause()
   #slotCount = 1
-  #topicIds: readonly string[] | undefined
+  #selection: LogReader['selection']
   #rest: ReaderRest | undefined
   #reader: LogReader | undefined
   /** The page after the one that is routed. */
@@ -154,14 +154,14 @@ export class RelayRun {
     await sink.start()
     // Only to learn the topics, and early what is wrong with the log.
     const reader = await this.#openReader('now')
-    this.#topicIds = reader.topicIds
+    this.#selection = reader.selection
     this.#rest = new ReaderRest({
       schema,
       queryable: this.#pools.read,
       get config() {
         return context.listenConfig
       },
-      topicIds: reader.topicIds,
+      topicIds: reader.selection?.ids,
       pollIntervalMs,
       minIntervalMs,
       logger,
@@ -340,7 +340,7 @@ export class RelayRun {
       topics,
       tables,
       // Found at the start: a table may be renamed while it runs.
-      topicIds: this.#topicIds,
+      selection: this.#selection,
       decoding: 'json',
       pageRowsMax: Math.min(pageRowsMax, windowMax),
     })
@@ -395,7 +395,8 @@ export class RelayRun {
   async #join(): Promise<RelayStore> {
     const { name, process, leaseMs, slots, sink, from } = this.#options
     const store = new RelayStore(this.#pools, this.#context.schema, name, randomUUID())
-    this.#slotCount = await store.join({ process, leaseMs, slots, topicIds: this.#topicIds, sink: sink.name, from })
+    const topicIds = this.#selection?.ids
+    this.#slotCount = await store.join({ process, leaseMs, slots, topicIds, sink: sink.name, from })
     return store
   }
 

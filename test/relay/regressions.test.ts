@@ -83,6 +83,32 @@ describeEachPostgres('relay: what went wrong once', (server) => {
     ).toEqual(['a 2 delivery_failed', 'b 1 refused'])
   })
 
+  test('a table that is dropped and made anew while it is relayed goes on, also from the place of one that was stopped', async () => {
+    const database = await prepareDatabase(server)
+    const trunkline = open(database.url)
+    const sink = new RecordingSink()
+    const make = async (v: number): Promise<void> => {
+      await database.query('drop table if exists account; create table account (id integer primary key, v integer)')
+      await trunkline.capture('account')
+      await database.query('insert into account values (1, $1)', [v])
+    }
+    await make(1)
+    const relay = trunkline.relay(quick({ sink, tables: ['account'] }))
+    await relay.start()
+    await relay.drained()
+    await make(2)
+    await relay.drained()
+    await relay.stop()
+    // One that came and went while nobody looked, and the present one.
+    await make(3)
+    await make(4)
+    const next = trunkline.relay(quick({ sink, tables: ['account'] }))
+    await next.start()
+    await next.drained()
+    const inserted = sink.confirmed.filter(({ change }) => change.operation === 'insert')
+    expect(inserted.map(({ change }) => change.new?.['v'])).toEqual([1, 2, 3, 4])
+  })
+
   test('a later attempt is encoded like the first', async () => {
     const database = await prepareDatabase(server)
     await database.query('create table account (region text, id bigint, v integer, primary key (region, id))')

@@ -119,7 +119,7 @@ async function follow(context: CommandContext, reader: LogReader, printer: Print
     schema,
     queryable: context.pool(),
     config: listenConfig(context),
-    topicIds: reader.topicIds,
+    topicIds: reader.selection?.ids,
     pollIntervalMs,
     minIntervalMs,
     logger,
