@@ -289,7 +289,14 @@ describeEachPostgres('relay: failures', (server) => {
     const directory = join(await scratchDirectory(), 'out')
     const path = join(directory, 'events.ndjson')
     await mkdir(directory)
-    const relay = open(database.url).relay(quick({ sink: new FileSink({ path }), attemptsMax: 2 }))
+    let calls = 0
+    class CountingSink extends FileSink {
+      override async deliver(...args: Parameters<FileSink['deliver']>): ReturnType<FileSink['deliver']> {
+        calls += 1
+        return super.deliver(...args)
+      }
+    }
+    const relay = open(database.url).relay(quick({ sink: new CountingSink({ path }), attemptsMax: 2 }))
     const errors: string[] = []
     relay.on('error', (error) => errors.push(error.message))
     await relay.start()
@@ -302,7 +309,8 @@ describeEachPostgres('relay: failures', (server) => {
       ['b', 4],
     ])
     await eventually(() => errors.length > 0, { what: 'it is told' })
-    await new Promise((resolve) => setTimeout(resolve, 1_000))
+    calls = 0
+    await eventually(() => calls > 4, { what: 'it is tried more often than a delivery may be', timeoutMs: 30_000 })
     expect(await database.query('select from trunkline.failed_delivery')).toEqual([])
     await rename(`${directory}.away`, directory)
     await relay.drained()

@@ -137,7 +137,10 @@ describeEachPostgres('migrate', (server) => {
     await other.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [`trunkline schema ${schema}`])
     const stopping = new AbortController()
     const waiting = migrate({ pool: poolOf(database), schema, signal: stopping.signal })
-    setTimeout(() => stopping.abort(), 300)
+    await untilBackends(database, {
+      where: "query like '%pg_try_advisory_xact_lock%' and state like 'idle in transaction%'",
+    })
+    stopping.abort()
     await expect(waiting).rejects.toMatchObject({ code: 'migration_busy' })
     await other.query('rollback')
     expect((await migrate({ pool: poolOf(database), schema })).migrations).not.toEqual([])

@@ -49,10 +49,10 @@ describe.each(['kafka', 'amqp', 'nats', 'redis', 'mqtt', 'kafkas', 'amqps', 'nat
     )
 
     test('a start that waits for a peer ends soon when the sink is stopped', async () => {
-      const { port } = await startPeer(peers['says nothing']!)
+      const { port, open } = await startPeer(peers['says nothing']!)
       const sink = sinkFromUrl(`${scheme}://127.0.0.1:${port}/t`, { timeoutMs: 20_000 })
       const starting = expect(sink.start()).rejects.toMatchObject({ code: 'relay_stopping' })
-      await new Promise((resolve) => setTimeout(resolve, 100))
+      await eventually(() => open.size > 0, { what: 'it is connected' })
       const before = performance.now()
       await sink.stop()
       expect(performance.now() - before).toBeLessThan(5_000)
