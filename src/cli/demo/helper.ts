@@ -13,9 +13,6 @@ export function endWithMain(stop: () => Promise<unknown>): void {
   })
 }
 
-/** For a connection that is checked out: when it breaks, its statement fails too, and that is enough. */
-export function ignore(): void {}
-
 /** Tells the main process, which may be gone. */
 export function tellMain(message: object): void {
   if (process.connected) process.send?.(message, () => undefined)

@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
 import { type Trunkline } from '../../index.ts'
+import { withClient } from '../../postgres/index.ts'
 import { nowMs } from './clock.ts'
-import { ignore } from './helper.ts'
 
 /** An order as its event tells it. */
 export interface Order {
@@ -81,24 +81,20 @@ export class Orders {
   }
 
   async #place(): Promise<void> {
-    const client = await this.#pool.connect()
-    client.on('error', ignore)
-    let isBroken = true
-    try {
-      await client.query('begin')
-      const order = await this.#write(client)
-      this.#placed += 1
-      if (this.#placed % rolledBackEach === 0) {
-        await client.query('rollback')
-        this.rollbacks += 1
-      } else {
-        this.#onCommit(order, nowMs())
-        await client.query('commit')
-      }
-      isBroken = false
-    } finally {
-      client.off('error', ignore)
-      client.release(isBroken)
+    // What a failure left of a transaction goes with its connection.
+    await withClient(this.#pool, (client) => this.#placeOn(client), { isReusable: () => false })
+  }
+
+  async #placeOn(client: pg.PoolClient): Promise<void> {
+    await client.query('begin')
+    const order = await this.#write(client)
+    this.#placed += 1
+    if (this.#placed % rolledBackEach === 0) {
+      await client.query('rollback')
+      this.rollbacks += 1
+    } else {
+      this.#onCommit(order, nowMs())
+      await client.query('commit')
     }
   }
 

@@ -7,8 +7,9 @@ import { createServer, type IncomingMessage } from 'node:http'
 import { type AddressInfo } from 'node:net'
 import { silentLogger } from '../../core/index.ts'
 import { createTrunkline } from '../../index.ts'
+import { inTransaction } from '../../postgres/index.ts'
 import { nowMs } from './clock.ts'
-import { endWithMain, ignore, tellMain } from './helper.ts'
+import { endWithMain, tellMain } from './helper.ts'
 import { type Order } from './orders.ts'
 
 const trunkline = createTrunkline({
@@ -27,20 +28,11 @@ async function receive(request: IncomingMessage): Promise<void> {
 }
 
 async function bill(messageId: string, { order, customer, number }: Order): Promise<void> {
-  const client = await trunkline.pool.connect()
-  client.on('error', ignore)
-  let isBroken = true
-  try {
-    await client.query('begin')
-    await trunkline.inbox.once(client, 'billing', messageId, () =>
+  await inTransaction(trunkline.pool, async (client) =>
+    trunkline.inbox.once(client, 'billing', messageId, () =>
       client.query('insert into billed (order_id, customer, number) values ($1, $2, $3)', [order, customer, number]),
-    )
-    await client.query('commit')
-    isBroken = false
-  } finally {
-    client.off('error', ignore)
-    client.release(isBroken)
-  }
+    ),
+  )
 }
 
 const server = createServer((request, response) => {
